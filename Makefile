@@ -1,0 +1,67 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+IN_VENV := $(VENV)/bin/python
+
+# Programs and the Debian packages they come in.
+ENGINE := dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static ip=iproute2 \
+	unshare=util-linux nsenter=util-linux
+TESTED := $(ENGINE) nginx=nginx-core curl=curl
+SOURCES := container_healthcheck sandbox tests benchmarks wsgi.py gunicorn.conf.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check format bench lock clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/runtime ## the service with sample apps on a private Docker engine, until Ctrl-C
+	@tools/need $(ENGINE) curl=curl
+	@$(IN_VENV) -m sandbox.demo
+
+run: $(VENV)/runtime ## the service on this machine's own Docker engine; FLAGS="-port 4247 …"
+	@exec $(IN_VENV) -m container_healthcheck serve $(FLAGS)
+
+test: $(VENV)/dev ## all tests, with coverage
+	@tools/need $(TESTED)
+	@$(IN_VENV) -m coverage erase
+	@$(IN_VENV) -m coverage run -m pytest $(ARGS)
+	@$(IN_VENV) -m coverage combine -q
+	@$(IN_VENV) -m coverage report
+
+check: $(VENV)/dev ## lint, format and types
+	@$(IN_VENV) -m ruff check $(SOURCES)
+	@$(IN_VENV) -m ruff format --check $(SOURCES)
+	@$(IN_VENV) -m mypy
+
+format: $(VENV)/dev ## rewrite the code in the project's format
+	@$(IN_VENV) -m ruff check --fix $(SOURCES)
+	@$(IN_VENV) -m ruff format $(SOURCES)
+
+bench: $(VENV)/dev ## measure speed, memory and load; prints a table
+	@tools/need $(TESTED) wrk=wrk
+	@$(IN_VENV) -m benchmarks
+
+lock: $(VENV)/dev ## renew the pinned versions in requirements/
+	@cd requirements && ../$(VENV)/bin/uv pip compile -q --universal --generate-hashes \
+		--python-version 3.10 --upgrade runtime.in -o runtime.txt
+	@cd requirements && ../$(VENV)/bin/uv pip compile -q --universal --generate-hashes \
+		--python-version 3.10 --upgrade dev.in -o dev.txt
+
+clean: ## remove what make made
+	rm -rf $(VENV) dist build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/runtime: requirements/runtime.txt
+	@tools/need $(PYTHON)=python3 python3-venv=python3-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is too old: Python 3.10 or later is needed (make PYTHON=python3.11 …)" >&2; exit 1; }
+	@echo "Making the virtual environment $(VENV) and installing requirements/runtime.txt"
+	@[ -x $(IN_VENV) ] || $(PYTHON) -m venv $(VENV)
+	@$(IN_VENV) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime requirements/dev.txt
+	@echo "Installing requirements/dev.txt into $(VENV)"
+	@$(IN_VENV) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,7 @@
+"""`python -m container_healthcheck`: the same command line as `container-healthcheck`."""
+
+import sys
+
+from container_healthcheck.cli import main
+
+sys.exit(main())

@@ -1,0 +1,143 @@
+"""The HTTP answers: a blueprint over the board. No check touches Docker or an app."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from container_healthcheck import formatter
+from container_healthcheck.board import Board, Report
+from container_healthcheck.names import is_app_code
+from container_healthcheck.verdict import Code
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 30
+"""The longest time an answer is held back for `Prefer: wait`, in seconds (RFC 7240)."""
+
+HTTP_STATUS = {Code.HEALTHY: 200, Code.BAD_APP_CODE: 400}
+_REFUSED = 503
+
+_HEALTH_BODY = formatter.text_body(Code.HEALTHY, "i'm healthy")
+_READY_BODY = formatter.text_body(Code.HEALTHY, "ready")
+_WAIT = re.compile(r"""\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?""", re.IGNORECASE)
+
+
+def create_blueprint(board: Board) -> Blueprint:
+    """The blueprint that answers from `board`."""
+    views = _Views(board)
+    blueprint = Blueprint("container-healthcheck", __name__)
+    for rule, view in (
+        ("/health", views.health),
+        ("/ready", views.ready),
+        ("/apps", views.apps),
+        ("/apps/health", views.codes),
+        ("/apps/health/<app_code>", views.check),
+    ):
+        blueprint.add_url_rule(
+            rule, view.__name__, view, methods=["GET"], provide_automatic_options=False
+        )
+    blueprint.app_errorhandler(HTTPException)(_http_error)
+    blueprint.app_errorhandler(Exception)(_internal_error)
+    return blueprint
+
+
+class _Views:
+    """One method a path."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def health(self) -> Response:
+        return _answer(_HEALTH_BODY, 200)
+
+    def ready(self) -> Response:
+        return _fault_answer(self._board.report()) or _answer(_READY_BODY, 200)
+
+    def check(self, app_code: str) -> Response:
+        if not is_app_code(app_code):
+            return _answer(_bad_app_code(app_code), HTTP_STATUS[Code.BAD_APP_CODE])
+        report = self._board.report()
+        verdict = report.verdict(app_code)
+        if request.query_string and request.args.get("all", "").lower() in ("true", "1"):
+            body = formatter.verdict_body(verdict, containers=True)
+        else:
+            body = report.body(app_code)
+        return _answer(body, HTTP_STATUS.get(verdict.code, _REFUSED))
+
+    def codes(self) -> Response:
+        wait = _preferred_wait()
+        known = request.if_none_match
+
+        def is_known(report: Report) -> bool:
+            return report.fault is None and known.contains_weak(report.etag)
+
+        report = self._board.wait(is_known, wait or 0)
+        response = _fault_answer(report)
+        if response is None:
+            response = _answer(b"", 304) if is_known(report) else _answer(report.codes_body, 200)
+            response.set_etag(report.etag)
+        if wait is not None:
+            response.headers["Preference-Applied"] = f"wait={wait}"
+        return response
+
+    def apps(self) -> Response:
+        report = self._board.report()
+        return _fault_answer(report) or _answer(formatter.overview(report.verdicts.values()), 200)
+
+
+def _answer(body: bytes, status: int) -> Response:
+    response = Response(body, status, mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _fault_answer(report: Report) -> Response | None:
+    if report.fault is None:
+        return None
+    return _answer(formatter.text_body(report.fault.code, report.fault.text), _REFUSED)
+
+
+def _bad_app_code(app_code: str) -> bytes:
+    shown = app_code if len(app_code) <= 40 else app_code[:40] + "…"
+    return formatter.text_body(
+        Code.BAD_APP_CODE,
+        f"{shown!r} is not an app code: letters, digits and _ . - are allowed, the first one a"
+        " letter or digit, 128 at most",
+    )
+
+
+def _preferred_wait() -> int | None:
+    """The seconds of `Prefer: wait=…`, cut to the longest allowed, or None.
+
+    Of several the first one counts (RFC 7240, section 2).
+    """
+    for preference in request.headers.get("Prefer", "").split(","):
+        found = _WAIT.fullmatch(preference)
+        if found:
+            return min(int(found.group(1)), LONGEST_WAIT)
+    return None
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status == 404:
+        text = f"no such path: {request.path[:200]!r}"
+    elif status == 405:
+        text = f"method {request.method[:20]} is not allowed: use GET or HEAD"
+    else:
+        text = error.name
+    response = _answer(formatter.text_body(Code.BAD_REQUEST, text), status)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+def _internal_error(error: Exception) -> Response:
+    log.error("internal error at %r", request.path[:200], exc_info=error)
+    return _answer(
+        formatter.text_body(Code.BAD_REQUEST, "internal error: see the service's log"), 500
+    )

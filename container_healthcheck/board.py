@@ -1,0 +1,194 @@
+"""The board: joins what the observers know into verdicts, and lets callers wait for changes.
+
+A Report is everything that can be said at one moment. It is immutable but for what it works out
+once and keeps; the next one is made when any of its sources is replaced or its time is up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from container_healthcheck import formatter
+from container_healthcheck.drains import Drains
+from container_healthcheck.picture import Picture
+from container_healthcheck.verdict import Fault, Verdict, judge
+
+log = logging.getLogger(__name__)
+
+# How often changes that nobody announces (a drain mark, a picture growing stale) are looked for, in
+# seconds.
+LOOK_INTERVAL = 0.05
+
+
+class Report:
+    """The verdicts that one picture, one set of probe failures and one set of drains make.
+
+    `now` and `stale_after` are in seconds, `now` on the clock of the picture's `confirmed_at`.
+    """
+
+    def __init__(
+        self,
+        picture: Picture,
+        failing: Mapping[str, str],
+        drains: Drains,
+        *,
+        now: float,
+        stale_after: float,
+    ) -> None:
+        self.picture = picture
+        self.failing = failing
+        self.drains = drains
+        self.fault: Fault | None = picture.fault_at(now, stale_after)
+        fresh = picture.confirmed_at is not None and self.fault is None
+        self.valid_until = (picture.confirmed_at or 0) + stale_after if fresh else float("inf")
+        self._verdicts: dict[str, Verdict] = {}
+        self._bodies: dict[str, bytes] = {}
+
+    def verdict(self, app_code: str) -> Verdict:
+        """The verdict on one app."""
+        kept = self._verdicts.get(app_code)
+        if kept is not None:
+            return kept
+        candidates = self.picture.by_app.get(app_code, ())
+        verdict = judge(
+            app_code,
+            drain=self.drains.reason(app_code),
+            fault=self.fault,
+            candidates=candidates,
+            probe_failure=self.failing.get(app_code),
+        )
+        # Only of apps that exist: what callers make up must not fill the memory.
+        if candidates:
+            self._verdicts[app_code] = verdict
+        return verdict
+
+    def body(self, app_code: str) -> bytes:
+        """The body of the answer to a check of one app."""
+        kept = self._bodies.get(app_code)
+        if kept is not None:
+            return kept
+        verdict = self.verdict(app_code)
+        body = formatter.verdict_body(verdict)
+        if verdict.containers:
+            self._bodies[app_code] = body
+        return body
+
+    @cached_property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """The verdicts on all apps that have a container or a drain mark."""
+        apps = sorted({*self.picture.apps, *self.drains.apps})
+        return {app_code: self.verdict(app_code) for app_code in apps}
+
+    @cached_property
+    def codes_body(self) -> bytes:
+        """The body of the answer with all codes."""
+        codes = {app_code: int(verdict.code) for app_code, verdict in self.verdicts.items()}
+        return formatter.codes_body(codes)
+
+    @cached_property
+    def etag(self) -> str:
+        """A hash of all codes: equal on every worker that sees the same."""
+        return hashlib.sha256(self.codes_body).hexdigest()[:32]
+
+
+class Board:
+    """Where checks read, and where they wait.
+
+    `picture`, `failing` and `drains` return the newest of each, always the same object until it
+    changes. `on_report` is called with every new report, from the board's own thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        picture: Callable[[], Picture],
+        failing: Callable[[], Mapping[str, str]],
+        drains: Callable[[], Drains],
+        stale_after: float,
+        on_report: Callable[[Report], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._picture = picture
+        self._failing = failing
+        self._drains = drains
+        self._stale_after = stale_after
+        self._on_report = on_report
+        self._clock = clock
+        self._report = self._make()
+        self._changed = threading.Condition()
+        self._poked = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="board", daemon=True)
+
+    def start(self) -> None:
+        """Begins to look for changes, in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends all waiting, now and from now on. Returns at once."""
+        self._closing = True
+        self._poked.set()
+        self._wake_waiters()
+
+    def poke(self) -> None:
+        """Says that a source was replaced."""
+        self._poked.set()
+
+    def report(self) -> Report:
+        """What can be said now."""
+        report = self._report
+        if (
+            report.picture is self._picture()
+            and report.failing is self._failing()
+            and report.drains is self._drains()
+            and self._clock() < report.valid_until
+        ):
+            return report
+        self._report = self._make()
+        return self._report
+
+    def wait(self, is_known: Callable[[Report], bool], timeout: float) -> Report:
+        """The first report that the caller does not know, or the newest when the time is up.
+
+        `timeout` is in seconds.
+        """
+        deadline = self._clock() + timeout
+        with self._changed:
+            while True:
+                report = self.report()
+                left = deadline - self._clock()
+                if not is_known(report) or left <= 0 or self._closing:
+                    return report
+                self._changed.wait(left)
+
+    def _make(self) -> Report:
+        return Report(
+            self._picture(),
+            self._failing(),
+            self._drains(),
+            now=self._clock(),
+            stale_after=self._stale_after,
+        )
+
+    def _run(self) -> None:
+        seen: Report | None = None
+        while not self._closing:
+            self._poked.wait(LOOK_INTERVAL)
+            self._poked.clear()
+            try:
+                report = self.report()
+                if report is not seen:
+                    seen = report
+                    self._wake_waiters()
+                    self._on_report(report)
+            except Exception:
+                log.exception("the board stumbled; it goes on")
+
+    def _wake_waiters(self) -> None:
+        with self._changed:
+            self._changed.notify_all()

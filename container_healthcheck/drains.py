@@ -1,0 +1,180 @@
+"""Drain marks: an app, or the whole host, taken out on purpose.
+
+A mark is a small JSON file in the folder `drains` of the state folder, named after the app, or
+`_host` for all of them (no app code begins with `_`). It is written beside its place and renamed
+into it, so a reader sees all of it or none. A mark that cannot be read counts: whoever made it
+meant something by it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from container_healthcheck.names import is_app_code
+
+log = logging.getLogger(__name__)
+
+HOST = "_host"
+_SUFFIX = ".json"
+_LARGEST = 64 * 1024
+# A folder's time of change has the grain of the kernel's tick: one this young may change again
+# without showing it. In seconds.
+_TICK = 0.1
+# How long an edit made in place, which does not touch the folder, may go unseen, in seconds.
+_LONGEST_UNREAD = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One drain. Times are in seconds since the epoch; `until` is None for an open end."""
+
+    since: float
+    until: float | None
+    reason: str
+    problem: str = ""
+
+    def sentence(self, what: str) -> str:
+        """The mark in words: what is drained, since when, until when and why."""
+        if self.problem:
+            return f"{what} counts as drained: its mark cannot be read: {self.problem}"
+        until = "undrained" if self.until is None else _local(self.until)
+        reason = self.reason or "no reason given"
+        return f"{what} is drained since {_local(self.since)} until {until}: {reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drains:
+    """All marks in force at one moment."""
+
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+
+    def reason(self, app_code: str) -> str | None:
+        """Why the app is drained, or None when it is not."""
+        if (mark := self.marks.get(HOST)) is not None:
+            return mark.sentence("this host")
+        if (mark := self.marks.get(app_code)) is not None:
+            return mark.sentence(app_code)
+        return None
+
+    @property
+    def apps(self) -> frozenset[str]:
+        """The apps that have a mark of their own."""
+        return frozenset(self.marks.keys() - {HOST})
+
+
+class DrainFolder:
+    """The marks of one state folder. `clock` tells the time in seconds since the epoch."""
+
+    def __init__(self, state_dir: Path, clock: Callable[[], float] = time.time) -> None:
+        self.path = state_dir / "drains"
+        self._clock = clock
+        self._current = Drains()
+        self._read_at = -1.0
+        self._changed_at = -1
+        self._settled = False
+        self._ends_at = float("inf")
+        self._complaint = ""
+
+    def current(self) -> Drains:
+        """The marks in force now; the same object as long as they are the same."""
+        now = self._clock()
+        changed_at = self._folder_time()
+        unchanged = self._settled and changed_at == self._changed_at
+        if unchanged and now < self._ends_at and 0 <= now - self._read_at < _LONGEST_UNREAD:
+            return self._current
+        self._settled = now - changed_at / 1e9 > _TICK
+        self._changed_at, self._read_at = changed_at, now
+        marks = {name: mark for name, mark in self._read_all().items() if not _is_over(mark, now)}
+        self._ends_at = min(
+            (mark.until for mark in marks.values() if mark.until is not None), default=float("inf")
+        )
+        if marks != self._current.marks:
+            self._current = Drains(marks)
+        return self._current
+
+    def add(self, name: str, reason: str, until: float | None) -> Mark:
+        """Drains an app (or HOST), in place of an older mark. Raises OSError."""
+        mark = Mark(self._clock(), until, reason)
+        self.path.mkdir(parents=True, exist_ok=True)
+        fields = {"since": mark.since, "until": mark.until, "reason": mark.reason}
+        with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".new-", delete=False) as file:
+            try:
+                json.dump(fields, file)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+                Path(file.name).replace(self._file(name))
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+        return mark
+
+    def remove(self, name: str) -> bool:
+        """Ends a drain; False when there was none. Raises OSError."""
+        try:
+            self._file(name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove_ended(self) -> None:
+        """Deletes the files of drains whose time is up. Raises OSError."""
+        now = self._clock()
+        for name, mark in self._read_all().items():
+            if _is_over(mark, now):
+                self.remove(name)
+
+    def _file(self, name: str) -> Path:
+        return self.path / (name + _SUFFIX)
+
+    def _folder_time(self) -> int:
+        try:
+            return os.stat(self.path).st_mtime_ns
+        except OSError:
+            return 0
+
+    def _read_all(self) -> dict[str, Mark]:
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            self._complain(f"the drain marks in {self.path} cannot be listed: {error.strerror}")
+            names = []
+        found = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
+        marks = {name: self._read(name) for name in found if name == HOST or is_app_code(name)}
+        return {name: mark for name, mark in marks.items() if mark is not None}
+
+    def _read(self, name: str) -> Mark | None:
+        try:
+            with self._file(name).open("rb") as file:
+                fields = json.loads(file.read(_LARGEST))
+            since, until, reason = fields["since"], fields["until"], fields["reason"]
+            mark = Mark(float(since), None if until is None else float(until), str(reason))
+            mark.sentence(name)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            return Mark(0.0, None, "", f"{self._file(name)}: {error!r}")
+        return mark
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            self._complaint = text
+            log.error("%s", text)
+
+
+def _is_over(mark: Mark, now: float) -> bool:
+    return mark.until is not None and mark.until <= now
+
+
+def _local(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")

@@ -1,0 +1,185 @@
+"""The prober: asks each app that has a live container, from time to time, whether it answers.
+
+Running is not serving: a container that has just started installs and migrates for minutes, and
+uwsgi can die inside a container that stays up. Which apps there are comes from the watcher's
+pictures; what the probes saw is one mapping that is replaced whole, so readers take no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from container_healthcheck.picture import Picture
+
+log = logging.getLogger(__name__)
+
+# An app that has come back is asked this often until it answers, in seconds.
+RETURNING_INTERVAL = 1.0
+LONGEST_SLEEP = 60.0
+UNASKED = "it has started again and was not asked yet"
+
+
+@dataclass(slots=True)
+class _App:
+    """What is known of one app with a live container.
+
+    `awaited` is true from its return until its first pass. `life` counts the returns, so that what
+    a probe saw before one is not taken for news after it.
+    """
+
+    containers: frozenset[str]
+    due: float
+    awaited: bool = False
+    failures: int = 0
+    seen: str = UNASKED
+    life: int = 0
+    asking: bool = False
+
+
+class Prober:
+    """Probes apps in the background and keeps what failed.
+
+    `probe` asks one app and returns None when it passed, else what it saw; it must end by itself.
+    `failing` holds what was seen of each app that must not be called healthy; `on_change` is called
+    after it was replaced. `interval` is in seconds, `fall` the failures in a row that count.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[str], str | None],
+        *,
+        interval: float,
+        fall: int,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._probe = probe
+        self._interval = interval
+        self._fall = fall
+        self._on_change = on_change
+        self._clock = clock
+        self._apps: dict[str, _App] = {}
+        self._knows_start = False
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._planned = 0.0
+        self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
+        self.failing: Mapping[str, str] = {}
+
+    def start(self) -> None:
+        """Begins to probe, in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops probing. Returns at once; the thread ends by itself."""
+        self._stopping = True
+        self._wake.set()
+
+    def observe(self, picture: Picture, started: frozenset[str]) -> None:
+        """Takes the watcher's newest picture, before it is answered from.
+
+        `started` are the containers that were started since the last one. An app without a
+        container that was live before and all the time has come back, and must pass a probe. The
+        apps of the first confirmed picture are presumed good.
+        """
+        if picture.confirmed_at is None:
+            return
+        live = picture.live_containers()
+        with self._lock:
+            for app_code in self._apps.keys() - live.keys():
+                del self._apps[app_code]
+            for app_code, containers in live.items():
+                self._observe_app(app_code, containers, started)
+            self._knows_start = True
+            self._publish()
+        self._wake.set()
+
+    def _observe_app(
+        self, app_code: str, containers: frozenset[str], started: frozenset[str]
+    ) -> None:
+        app = self._apps.get(app_code)
+        if app is None:
+            app = self._apps[app_code] = _App(containers, self._next_turn(app_code))
+            if not self._knows_start:
+                return
+        elif app.containers & (containers - started):
+            app.containers = containers
+            return
+        app.containers = containers
+        app.awaited, app.seen, app.failures = True, UNASKED, 0
+        app.life += 1
+        app.due = self._clock()
+
+    def _next_turn(self, app_code: str) -> float:
+        """When the app's turn comes next, on the clock.
+
+        All workers of one host share the clock, so they probe an app at the same moment and see the
+        same; the turns of different apps are spread over the interval.
+        """
+        offset = zlib.crc32(app_code.encode()) % 1000 / 1000 * self._interval
+        return (self._clock() - offset) // self._interval * self._interval + self._interval + offset
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                left = self._launch_due()
+            except Exception:
+                log.exception("the prober stumbled; it goes on")
+                left = 1.0
+            self._wake.wait(left)
+
+    def _launch_due(self) -> float:
+        """Starts the probes that are due, and returns how long until the next, in seconds."""
+        with self._lock:
+            now = self._clock()
+            waiting = {code: app for code, app in self._apps.items() if not app.asking}
+            for app_code, app in waiting.items():
+                if app.due <= now:
+                    app.asking = True
+                    threading.Thread(
+                        target=self._ask, args=(app_code, app, app.life), daemon=True
+                    ).start()
+            idle = (app.due for app in waiting.values() if not app.asking)
+            self._planned = min(idle, default=now + LONGEST_SLEEP)
+            return max(self._planned - now, 0)
+
+    def _ask(self, app_code: str, app: _App, life: int) -> None:
+        try:
+            seen = self._probe(app_code)
+        except Exception as error:
+            log.exception("the probe of %s stumbled", app_code)
+            seen = f"internal error: {error!r}"
+        with self._lock:
+            app.asking = False
+            if app.life == life:
+                self._note(app_code, app, seen)
+                self._publish()
+            if app.due < self._planned:
+                self._wake.set()
+
+    def _note(self, app_code: str, app: _App, seen: str | None) -> None:
+        app.due = self._next_turn(app_code)
+        if seen is None:
+            app.awaited, app.failures = False, 0
+            return
+        app.failures += 1
+        app.seen = seen
+        if app.awaited:
+            app.due = min(app.due, self._clock() + RETURNING_INTERVAL)
+
+    def _publish(self) -> None:
+        failing = {
+            app_code: app.seen
+            for app_code, app in self._apps.items()
+            if app.awaited or app.failures >= self._fall
+        }
+        if failing != self.failing:
+            self.failing = failing
+            self._on_change()

@@ -1,0 +1,69 @@
+"""Gunicorn's configuration, from the settings. Gunicorn reads the names of this module.
+
+Each worker observes for itself: the observers are started in it (threads do not survive a fork) and
+ended with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from typing import Any
+
+from container_healthcheck.config import Settings, SettingsError, from_process_environment
+
+# What gunicorn keeps beyond nginx's own 60 s, so that it is never the one to close first.
+_KEEPALIVE = 75
+_OPEN_FILES = 65_536
+
+
+def _settings() -> Settings:
+    try:
+        return from_process_environment()
+    except SettingsError as error:
+        sys.exit(f"container-healthcheck: {error}")
+
+
+def _log_file(settings: Settings, name: str) -> str:
+    return str(settings.log_dir / name) if settings.log_dir else "-"
+
+
+_current = _settings()
+
+wsgi_app = "container_healthcheck.app:create_worker_app()"
+bind = str(_current.bind)
+workers = _current.workers
+worker_class = "container_healthcheck.worker.Worker"
+worker_connections = 10_000
+keepalive = _KEEPALIVE
+timeout = 30
+graceful_timeout = 2
+preload_app = False
+control_socket_disable = True
+limit_request_line = 8190
+proc_name = "container-healthcheck"
+loglevel = _current.log_level
+errorlog = _log_file(_current, "container-healthcheck.log")
+accesslog = _log_file(_current, "access.log") if _current.log_level == "debug" else None
+
+
+def when_ready(_: Any) -> None:
+    """Lets workers hold a thousand waiting clients and as many probes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Starts the observers; they log where gunicorn does, into files that USR1 reopens."""
+    own = logging.getLogger("container_healthcheck")
+    own.handlers = worker.log.error_log.handlers
+    own.setLevel(worker.log.error_log.level)
+    own.propagate = False
+    worker.start_service()
+
+
+def worker_exit(_: Any, worker: Any) -> None:
+    """Ends the observers."""
+    worker.stop_service()

@@ -1,0 +1,76 @@
+"""The gunicorn worker: gevent's, with the observers beside it and its own protocol errors in JSON.
+
+Gunicorn's master imports this before it forks, so it must not import the application.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import Any
+
+import gevent
+from gunicorn.http.errors import LimitRequestLine, ParseException
+from gunicorn.workers.ggevent import GeventWorker
+
+from container_healthcheck import formatter
+from container_healthcheck.verdict import Code
+
+EXTENSION = "container_healthcheck"
+"""Where the application keeps its Service, among its Flask extensions."""
+
+# Opened before the fork, so that all workers share it. A POSIX lock belongs to one process, and
+# goes when that ends.
+_lead_file = tempfile.TemporaryFile()  # noqa: SIM115
+
+
+def is_lead() -> bool:
+    """True in one worker of all, until it ends; then in another."""
+    try:
+        fcntl.lockf(_lead_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def bounded(seconds: float) -> AbstractContextManager[object]:
+    """Raises TimeoutError inside its block after so many seconds, whatever the block waits for."""
+    return gevent.Timeout(seconds, TimeoutError(f"not done within {seconds:g} s"))
+
+
+class Worker(GeventWorker):  # type: ignore[misc]
+    """A gevent worker of this service."""
+
+    def start_service(self) -> None:
+        """Starts the observers, once the application is loaded."""
+        self.wsgi.extensions[EXTENSION].start()
+
+    def stop_service(self) -> None:
+        """Ends the observers and answers the clients that wait for a change."""
+        if self.booted:
+            self.wsgi.extensions[EXTENSION].stop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stops gracefully: nobody is kept waiting for a change."""
+        super().handle_exit(sig, frame)
+        # A signal handler must not wait for the board's lock.
+        gevent.spawn(self.stop_service)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answers a request that is not HTTP in JSON."""
+        if not isinstance(exc, ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        self.log.debug("not a proper request from %s: %s", addr, exc)
+        if isinstance(exc, LimitRequestLine):
+            code, text = Code.BAD_APP_CODE, "the request line is too long for any app code"
+        else:
+            code, text = Code.BAD_REQUEST, f"not a proper HTTP request: {exc}"
+        body = formatter.text_body(code, text)
+        head = (
+            "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        client.sendall(head.encode("ascii") + body)

@@ -1,0 +1,161 @@
+"""A running service: the real command line, the real gunicorn, settings of one's own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sandbox.waiting import free_port, wait_for
+
+PREFIX = "CONTAINER_HEALTHCHECK_"
+SOURCE = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> int:
+        """The `code` of the envelope."""
+        code: int = self.json["code"]
+        return code
+
+
+def ask(
+    port: int,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+    timeout: float = 60,
+) -> Answer:
+    """One request on a connection of its own."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request(method, path, headers=dict(headers or {}))
+        response = connection.getresponse()
+        return Answer(response.status, dict(response.getheaders()), response.read())
+    finally:
+        connection.close()
+
+
+class RunningService:
+    """`container-healthcheck serve` for one engine; a context manager.
+
+    `settings` are the names of the settings without their prefix; by default it listens on a free
+    port of 127.0.0.1 and keeps its marks in a temporary folder. `command` is what comes before
+    `serve`, `namespace` what comes before everything (an `nsenter`, say).
+    """
+
+    def __init__(
+        self,
+        docker_host: str,
+        *,
+        flags: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "container_healthcheck"),
+        namespace: Sequence[str] = (),
+        quiet: bool = True,
+        **settings: object,
+    ) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="chc-service-")
+        self.log = Path(self.folder.name) / "log"
+        self.prefix = "/container-healthcheck"
+        given = {"bind": f"127.0.0.1:{free_port()}", "state_dir": self.folder.name, **settings}
+        self.port = int(str(given["bind"]).rpartition(":")[2])
+        self.host = str(given["bind"]).rpartition(":")[0]
+        self.environment = {
+            **os.environ,
+            "DOCKER_HOST": docker_host,
+            **{PREFIX + name.upper(): str(value) for name, value in given.items()},
+            **(environment or {}),
+        }
+        self._command = [*namespace, *command, "serve", *flags]
+        self._quiet = quiet
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> RunningService:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self.folder.cleanup()
+
+    def start(self) -> None:
+        """Starts it and waits until a worker answers."""
+        with self.log.open("ab") as log:
+            output = log if self._quiet else None
+            self.process = subprocess.Popen(
+                self._command, env=self.environment, cwd=SOURCE, stdout=output, stderr=output
+            )
+        wait_for(self._answers, "the service to answer")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ends it, and returns its exit code."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout=30)
+        finally:
+            self.process.kill()
+            self.process = None
+
+    def get(self, path: str, **options: Any) -> Answer:
+        """Asks for a path below the prefix."""
+        return ask(self.port, self.prefix + path, host=self.host, **options)
+
+    def check(self, app_code: str) -> Answer:
+        """The check of one app."""
+        return self.get(f"/apps/health/{app_code}")
+
+    def code(self, app_code: str) -> int:
+        """The code of the check of one app."""
+        return self.check(app_code).code
+
+    def workers(self) -> list[int]:
+        """The process ids of gunicorn's workers."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def log_text(self) -> str:
+        """What it has written to stderr and stdout."""
+        return self.log.read_text()
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"the service ended: {self.log_text()}")
+        try:
+            return ask(self.port, f"{self.prefix}/health", host=self.host).status in (200, 404)
+        except OSError:
+            return False

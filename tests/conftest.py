@@ -1,0 +1,60 @@
+"""Fixtures: one private engine for the whole run, and fresh names in it for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sandbox.engine import PrivateEngine, missing
+from sandbox.service import RunningService
+
+_numbers = itertools.count(1)
+
+
+def require_engine() -> None:
+    """Skips where no engine can run; in CI that is a failure."""
+    problem = missing()
+    if problem and os.environ.get("CI"):
+        pytest.fail(problem)
+    if problem:
+        pytest.skip(problem)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[PrivateEngine]:
+    """A private engine that all tests share: they must not break it."""
+    require_engine()
+    with PrivateEngine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def service(engine: PrivateEngine) -> Iterator[RunningService]:
+    """A service on the shared engine, with the defaults but for quicker resyncs."""
+    with RunningService(engine.url) as service:
+        yield service
+
+
+@pytest.fixture
+def app_code() -> str:
+    """An app code that no other test uses."""
+    return f"app{next(_numbers)}_x"
+
+
+@pytest.fixture
+def run(engine: PrivateEngine) -> Iterator[Callable[..., Any]]:
+    """Starts containers on the shared engine, and removes them after the test."""
+    started: list[Any] = []
+
+    def start(name: str, **options: Any) -> Any:
+        container = engine.run(name, **options)
+        started.append(container)
+        return container
+
+    yield start
+    for container in started:
+        container.remove(force=True)
