@@ -159,6 +159,11 @@ def _check(parsed: argparse.Namespace) -> int:
     settings = config.from_process_environment()
     app_code = parsed.app_code
     try:
+        if not is_app_code(app_code):
+            raise ServiceError(
+                "not an app code: letters, digits and _ . - are allowed, the first one a letter or"
+                " digit, 128 at most"
+            )
         if parsed.direct:
             answer = _check_direct(settings, app_code)
         else:
@@ -176,8 +181,6 @@ def _check(parsed: argparse.Namespace) -> int:
 
 def _check_direct(settings: Settings, app_code: str) -> dict[str, Any]:
     """The verdict from Docker itself, with no service and no probe."""
-    if not is_app_code(app_code):
-        raise ServiceError("not an app code: letters, digits and _ . - are allowed, 128 at most")
     engine = Engine(settings, bounded=_bounded_by_alarm)
     now = time.monotonic()
     prefix = re.escape(settings.name_pattern.before + app_code)
@@ -318,6 +321,13 @@ def _duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[found.group(2)]: int(found.group(1))})
 
 
+def _positive(text: str) -> float:
+    try:
+        return config.parse_seconds(0.1, 3600)(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 # --- the parser
 
 
@@ -410,4 +420,6 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 def _add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="where the service answers, its prefix included")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="S", help="time-out, seconds")
+    parser.add_argument(
+        "--timeout", type=_positive, default=5.0, metavar="S", help="time-out in seconds"
+    )

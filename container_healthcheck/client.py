@@ -29,11 +29,11 @@ def ask(base_url: str, path: str, timeout: float) -> dict[str, Any]:
     `timeout` is in seconds. Raises ServiceError.
     """
     url = base_url.rstrip("/") + quote(path)
-    parts = urlsplit(url)
+    host, port, target = _parts(url)
     try:
-        connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=timeout)
+        connection = http.client.HTTPConnection(host, port, timeout=timeout)
         try:
-            connection.request("GET", parts.path)
+            connection.request("GET", target)
             answer = json.loads(connection.getresponse().read())
         finally:
             connection.close()
@@ -47,3 +47,14 @@ def ask(base_url: str, path: str, timeout: float) -> dict[str, Any]:
     if not isinstance(answer, dict) or not {"code", "status", "message"} <= answer.keys():
         raise ServiceError(f"what answers at {url} is not this service")
     return answer
+
+
+def _parts(url: str) -> tuple[str, int, str]:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and parts.hostname:
+            return parts.hostname, parts.port or 80, parts.path
+    except ValueError:
+        # Of a port that is no number.
+        pass
+    raise ServiceError(f"{url!r} is not an http:// address")

@@ -30,6 +30,7 @@ Parser = Callable[[str], T]
 _LEVELS = {"warn": "warning"} | {
     level: level for level in ("debug", "info", "warning", "error", "critical")
 }
+_BIND_FORM = "allowed is host:port, such as 127.0.0.1:4246 or [::1]:4246"
 _ENGINE_SCHEMES = ("unix", "tcp", "http", "https")
 
 
@@ -53,12 +54,19 @@ def parse_bind(text: str) -> Bind:
     """`host:port`, with the host of an IPv6 address in brackets."""
     host, colon, port = text.rpartition(":")
     if not colon or not host:
-        raise ValueError("allowed is host:port, such as 127.0.0.1:4246")
+        raise ValueError(_BIND_FORM)
     if host.startswith("["):
-        host = str(ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]")))
+        host = _ipv6(host)
     elif not re.fullmatch(r"[A-Za-z0-9.-]+", host):
-        raise ValueError("allowed is host:port, such as 127.0.0.1:4246 or [::1]:4246")
+        raise ValueError(_BIND_FORM)
     return Bind(host, parse_port(port))
+
+
+def _ipv6(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        raise ValueError(_BIND_FORM) from None
 
 
 def parse_port(text: str) -> int:
@@ -75,7 +83,9 @@ def _whole(least: int, most: int) -> Parser[int]:
     return parse
 
 
-def _seconds(least: float, most: float) -> Parser[float]:
+def parse_seconds(least: float, most: float) -> Parser[float]:
+    """Makes a parser of numbers of seconds between these."""
+
     def parse(text: str) -> float:
         try:
             value = float(text)
@@ -164,13 +174,13 @@ class Settings:
     prefix: str = _setting("/container-healthcheck", _prefix, "path before every answer's path")
     workers: int = _setting(2, _whole(1, 64), "number of worker processes")
     docker_timeout: float = _setting(
-        3.0, _seconds(0.1, 60), "longest time one question to the engine may take, s"
+        3.0, parse_seconds(0.1, 60), "longest time one question to the engine may take, s"
     )
     resync_interval: float = _setting(
-        10.0, _seconds(0.5, 300), "time from one full list of the containers to the next, s"
+        10.0, parse_seconds(0.5, 300), "time from one full list of the containers to the next, s"
     )
     stale_after: float = _setting(
-        15.0, _seconds(1, 600), "age from which an unconfirmed picture is not answered from, s"
+        15.0, parse_seconds(1, 600), "age from which an unconfirmed picture is not answered from, s"
     )
     name_pattern: NamePattern = _setting(
         NamePattern(r"{app_code}(-\d+|\d{10})?"),
@@ -179,9 +189,9 @@ class Settings:
     )
     probe_url: str = _setting("", _probe_url, "address of the probe, with {app_code}; empty: off")
     probe_interval: float = _setting(
-        5.0, _seconds(0.2, 300), "time from one probe of an app to the next, s"
+        5.0, parse_seconds(0.2, 300), "time from one probe of an app to the next, s"
     )
-    probe_timeout: float = _setting(3.0, _seconds(0.1, 60), "longest time a probe may take, s")
+    probe_timeout: float = _setting(3.0, parse_seconds(0.1, 60), "longest time a probe may take, s")
     probe_fall: int = _setting(2, _whole(1, 100), "failed probes in a row that count")
     probe_paths: Mapping[str, str] = _setting(
         MappingProxyType({}),
@@ -269,10 +279,11 @@ def _refusal(name: str, text: str, error: ValueError) -> SettingsError:
 
 
 def _reject_unknown(environ: Mapping[str, str]) -> None:
-    known = [environment_name(setting.name) for setting in documented_settings()]
+    known = [setting.name.upper() for setting in documented_settings()]
     for name in environ:
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        own = name.removeprefix(ENVIRONMENT_PREFIX)
+        if own != name and own not in known:
+            near = [environment_name(each) for each in difflib.get_close_matches(own, known, n=1)]
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise SettingsError(f"{name}: no such setting: {hint}")
 

@@ -225,7 +225,8 @@ def _connection_advice(error: BaseException) -> str | None:
         return "connection refused: start dockerd"
     if isinstance(error, docker.errors.TLSParameterError | requests.exceptions.SSLError):
         return f"TLS: {' '.join(str(error).split())[:200]}; see DOCKER_CERT_PATH"
-    if isinstance(error, OSError) and error.errno is not None:
+    # An error of requests is an OSError as well, with a sentence for its number.
+    if isinstance(error, OSError) and isinstance(error.errno, int):
         return f"{error.strerror}: see DOCKER_HOST"
     return None
 

@@ -72,8 +72,9 @@ def _together(changes: list[tuple[Verdict | None, Verdict]], apps: int) -> tuple
         return None
     olds = {_code(old) for old, _ in changes}
     old = olds.pop() if len(olds) == 1 else "various"
-    level, text = _line(None, changes[0][1])
-    return level, f"all {apps} apps: {old} -> {text.partition(' -> ')[2]}"
+    new = changes[0][1]
+    why = f": {new.reason}" if new.reason else ""
+    return _level(new), f"all {apps} apps: {old} -> {int(new.code)}{why}"
 
 
 def _line(old: Verdict | None, new: Verdict) -> tuple[int, str]:
@@ -81,8 +82,11 @@ def _line(old: Verdict | None, new: Verdict) -> tuple[int, str]:
         why = f"{new.container.name} {new.container.status}"
     else:
         why = new.reason
-    level = logging.INFO if new.code in (Code.HEALTHY, Code.DRAINED) else logging.WARNING
-    return level, f"{new.app_code}: {_code(old)} -> {int(new.code)}: {why}"
+    return _level(new), f"{new.app_code}: {_code(old)} -> {int(new.code)}: {why}"
+
+
+def _level(verdict: Verdict) -> int:
+    return logging.INFO if verdict.code in (Code.HEALTHY, Code.DRAINED) else logging.WARNING
 
 
 def _code(verdict: Verdict | None) -> str:

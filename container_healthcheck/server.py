@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from container_healthcheck.config import Settings, SettingsError, from_process_environment
+from container_healthcheck.worker import prepare_lead
 
 # What gunicorn keeps beyond nginx's own 60 s, so that it is never the one to close first.
 _KEEPALIVE = 75
@@ -46,6 +47,11 @@ proc_name = "container-healthcheck"
 loglevel = _current.log_level
 errorlog = _log_file(_current, "container-healthcheck.log")
 accesslog = _log_file(_current, "access.log") if _current.log_level == "debug" else None
+
+
+def on_starting(_: Any) -> None:
+    """Lets the workers agree on the one that writes the journal."""
+    prepare_lead()
 
 
 def when_ready(_: Any) -> None:

@@ -9,7 +9,7 @@ import fcntl
 import tempfile
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import gevent
 from gunicorn.http.errors import LimitRequestLine, ParseException
@@ -21,13 +21,20 @@ from container_healthcheck.verdict import Code
 EXTENSION = "container_healthcheck"
 """Where the application keeps its Service, among its Flask extensions."""
 
-# Opened before the fork, so that all workers share it. A POSIX lock belongs to one process, and
-# goes when that ends.
-_lead_file = tempfile.TemporaryFile()  # noqa: SIM115
+# Shared by all workers of a master. A POSIX lock belongs to one process, and goes when that ends.
+_lead_file: IO[bytes] | None = None
+
+
+def prepare_lead() -> None:
+    """Lets the workers agree on a lead; for the master, before it forks."""
+    global _lead_file
+    _lead_file = tempfile.TemporaryFile()  # noqa: SIM115
 
 
 def is_lead() -> bool:
     """True in one worker of all, until it ends; then in another."""
+    if _lead_file is None:
+        return True
     try:
         fcntl.lockf(_lead_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

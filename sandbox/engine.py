@@ -106,7 +106,7 @@ class PrivateEngine:
             f"--live-restore={str(self._live_restore).lower()}",
             *self._options,
         ]
-        command = [*self._enter(), *map(str, daemon)]
+        command = [*self.enter("--mount", "--net", "--pid"), *map(str, daemon)]
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         self._await_answer()
@@ -121,7 +121,11 @@ class PrivateEngine:
 
     def signal(self, number: signal.Signals) -> None:
         """Sends dockerd a signal."""
+        assert self._daemon is not None
         os.kill(self.pid, number)
+        if number is signal.SIGCONT:
+            # nsenter stops itself when its child is stopped.
+            self._daemon.send_signal(number)
 
     @property
     def pid(self) -> int:
@@ -142,6 +146,7 @@ class PrivateEngine:
             self._namespaces.kill()
             self._namespaces.wait(timeout=LIMIT)
             if self._daemon is not None:
+                self._daemon.kill()
                 self._daemon.wait(timeout=LIMIT)
             wait_for(lambda: not self._in_cgroup(), "the containers to end")
         for cgroup in sorted(self._cgroup_folders(), key=lambda each: -len(each.parts)):
@@ -189,14 +194,15 @@ class PrivateEngine:
         self._namespaces.stdout.close()
 
     @property
-    def holder(self) -> int:
+    def _holder(self) -> int:
         """The process id of the first process in the engine's namespaces."""
         assert self._namespaces is not None
         children = Path(f"/proc/{self._namespaces.pid}/task/{self._namespaces.pid}/children")
         return int(children.read_text().split()[0])
 
-    def _enter(self) -> list[str]:
-        return ["nsenter", "-t", str(self.holder), "--mount", "--net", "--pid"]
+    def enter(self, *namespaces: str) -> list[str]:
+        """What to put before a command that is to run in these of the engine's namespaces."""
+        return ["nsenter", "-t", str(self._holder), *namespaces]
 
     def _is_ours(self, pid: int, inner: str) -> bool:
         fields = Path(f"/proc/{pid}/status").read_text()

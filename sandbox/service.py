@@ -91,7 +91,9 @@ class RunningService:
             **{PREFIX + name.upper(): str(value) for name, value in given.items()},
             **(environment or {}),
         }
-        self._command = [*namespace, *command, "serve", *flags]
+        self.namespace = namespace
+        self.command: Sequence[str] = [*namespace, *command, "serve", *flags]
+        self.final_log = ""
         self._quiet = quiet
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -106,6 +108,7 @@ class RunningService:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+        self.final_log = self.log_text()
         self.folder.cleanup()
 
     def start(self) -> None:
@@ -113,9 +116,9 @@ class RunningService:
         with self.log.open("ab") as log:
             output = log if self._quiet else None
             self.process = subprocess.Popen(
-                self._command, env=self.environment, cwd=SOURCE, stdout=output, stderr=output
+                self.command, env=self.environment, cwd=SOURCE, stdout=output, stderr=output
             )
-        wait_for(self._answers, "the service to answer")
+        wait_for(self._has_started, "the service to answer")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ends it, and returns its exit code."""
@@ -151,11 +154,15 @@ class RunningService:
         """What it has written to stderr and stdout."""
         return self.log.read_text()
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """True when a worker answers."""
+        try:
+            return self.get("/health").status == 200
+        except OSError:
+            return False
+
+    def _has_started(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"the service ended: {self.log_text()}")
-        try:
-            return ask(self.port, f"{self.prefix}/health", host=self.host).status in (200, 404)
-        except OSError:
-            return False
+        return self.answers()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import docker.errors
 import pytest
 
 from sandbox.engine import PrivateEngine, missing
@@ -57,4 +59,5 @@ def run(engine: PrivateEngine) -> Iterator[Callable[..., Any]]:
 
     yield start
     for container in started:
-        container.remove(force=True)
+        with contextlib.suppress(docker.errors.NotFound):
+            container.remove(force=True)

@@ -1,0 +1,644 @@
+"""The command line, as its users type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from container_healthcheck import __version__
+from sandbox.engine import PrivateEngine
+from sandbox.service import PREFIX, SOURCE, RunningService, ask
+from sandbox.waiting import free_port, wait_for, wait_until
+
+Run = Callable[..., Any]
+# The line that the Go tool's RPM puts into /etc/sysconfig/container-healthcheck.
+GO_TOOL_OPTS = (
+    " -level info -prefix /container-healthcheck -port {port} -ngx-port 8010 -logpath {folder}"
+)
+
+
+def command(
+    *arguments: str, environment: Mapping[str, str] | None = None, **settings: object
+) -> subprocess.CompletedProcess[str]:
+    """Runs `container-healthcheck` with these settings and waits for its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "container_healthcheck", *arguments],
+        env={
+            **os.environ,
+            **{PREFIX + name.upper(): str(value) for name, value in settings.items()},
+            **(environment or {}),
+        },
+        cwd=SOURCE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def asking(service: RunningService, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `container-healthcheck` beside a service, with its settings."""
+    return command(*arguments, environment=service.environment)
+
+
+def becomes(service: RunningService, app_code: str, code: int) -> None:
+    wait_until(lambda: service.code(app_code), lambda c: c == code, f"{app_code} to be {code}")
+
+
+@pytest.fixture
+def own(engine: PrivateEngine) -> Iterator[RunningService]:
+    """A service of the test's own, whose marks it may make."""
+    with RunningService(engine.url, name_pattern=r"own.{app_code}-\d+") as service:
+        yield service
+
+
+# --- serve
+
+
+@pytest.mark.parametrize("dash", ["-", "--"])
+@pytest.mark.parametrize("subcommand", [["serve"], []])
+def test_the_go_tools_line_works(
+    engine: PrivateEngine, tmp_path: Path, dash: str, subcommand: list[str]
+) -> None:
+    port = free_port()
+    options = GO_TOOL_OPTS.format(port=port, folder=tmp_path / "logs").split()
+    flags = [dash + each.removeprefix("-") if each.startswith("-") else each for each in options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "container_healthcheck", *subcommand, *flags],
+        env={**os.environ, "DOCKER_HOST": engine.url, PREFIX + "STATE_DIR": str(tmp_path)},
+        cwd=SOURCE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: is_up(port), "the service")
+        answer = ask(port, "/container-healthcheck/apps/health/nope")
+        assert answer.code == 12
+        log = tmp_path / "logs" / "container-healthcheck.log"
+        assert "watching" in wait_until(log.read_text, lambda text: "watching" in text, "the log")
+        assert f"Listening at: http://127.0.0.1:{port}" in log.read_text()
+        assert not (tmp_path / "logs" / "access.log").exists()
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+
+
+def is_up(port: int) -> bool:
+    try:
+        return ask(port, "/container-healthcheck/health").status == 200
+    except OSError:
+        return False
+
+
+def test_flags_win_over_the_environment(engine: PrivateEngine) -> None:
+    port = free_port()
+    with RunningService(
+        engine.url,
+        bind=f"0.0.0.0:{port}",
+        prefix="/wrong",
+        workers=2,
+        flags=["--prefix", "/container-healthcheck", f"-port={port}", "-workers", "1"],
+    ) as service:
+        service.host = "127.0.0.1"
+        assert service.get("/health").status == 200
+        assert len(service.workers()) == 1
+        assert f"http://0.0.0.0:{port}" in service.log_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-port", "0"], "-port: '0' is not allowed: allowed is a whole number from 1 to 65535"),
+        (["-ngx-port", "x"], "-ngx-port: 'x' is not allowed"),
+        (["-level", "loud"], "CONTAINER_HEALTHCHECK_LOG_LEVEL: 'loud' is not allowed"),
+        (["-prefix", "x"], "CONTAINER_HEALTHCHECK_PREFIX: 'x' is not allowed"),
+        (["-logpath", "logs"], "CONTAINER_HEALTHCHECK_LOG_DIR: 'logs' is not allowed"),
+        (["-bind", "x", "-port", "1"], "-bind: 'x' is not allowed"),
+    ],
+)
+def test_bad_flags_stop_the_start_with_one_line(flags: list[str], said: str) -> None:
+    done = command("serve", *flags)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"container-healthcheck: {said}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("flags", [["-nonsense"], ["-port"], ["-portx", "1"], ["extra"]])
+def test_unknown_flags_are_refused(flags: list[str]) -> None:
+    done = command("serve", *flags)
+
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"workers": "many"}, "CONTAINER_HEALTHCHECK_WORKERS: 'many' is not allowed: allowed is"),
+        ({"worker": "2"}, "CONTAINER_HEALTHCHECK_WORKER: no such setting: did you mean"),
+        ({"stale_after": "5"}, "CONTAINER_HEALTHCHECK_STALE_AFTER: 5 is not allowed: it must be"),
+        ({"log_dir": "/proc/nope"}, "LOG_DIR: /proc/nope cannot be made"),
+    ],
+)
+def test_bad_settings_stop_the_start_with_one_line(settings: dict[str, Any], said: str) -> None:
+    done = command("serve", environment={}, **settings)
+
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith(f"container-healthcheck: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_bad_settings_stop_a_bare_gunicorn_as_well() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "wsgi:app"],
+        env={**os.environ, PREFIX + "WORKERS": "many"},
+        cwd=SOURCE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("container-healthcheck: CONTAINER_HEALTHCHECK_WORKERS: 'many'")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bare_gunicorn_serves(engine: PrivateEngine) -> None:
+    service = RunningService(engine.url)
+    service.command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    with service:
+        assert service.code("nope") == 12
+
+
+def test_a_port_that_is_taken_is_said_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = command("serve", bind=bind)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"container-healthcheck: cannot listen on {bind}: Address already in use: another program"
+        " listens there: stop it, or change BIND\n"
+    )
+
+
+def test_an_address_that_is_not_ours_is_said_in_one_line() -> None:
+    done = command("serve", bind="192.0.2.1:4246")
+
+    assert done.returncode == 1
+    assert "cannot listen on 192.0.2.1:4246: Cannot assign requested address" in done.stderr
+
+
+def test_a_log_folder_that_is_not_writable_is_said_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    done = command("serve", log_dir=str(file / "logs"))
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"LOG_DIR: {file}/logs cannot be made: Not a directory" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["-version", "--version"])
+@pytest.mark.parametrize("subcommand", [[], ["serve"]])
+def test_the_version(flag: str, subcommand: list[str]) -> None:
+    done = command(*subcommand, flag)
+
+    assert (done.returncode, done.stdout) == (0, f"container-healthcheck {__version__}\n")
+
+
+def test_help_names_every_setting() -> None:
+    help_text = command("serve", "--help").stdout
+
+    for flag in ("-bind", "-probe-url", "-state-dir", "-port", "-ngx-port", "-level", "-logpath"):
+        assert f"{flag} VALUE" in help_text
+    assert command("--help").returncode == 0
+    assert command().returncode == 2
+
+
+# --- logging
+
+
+def test_without_a_folder_all_goes_to_stderr(engine: PrivateEngine) -> None:
+    with RunningService(engine.url) as service:
+        service.check("nope")
+        assert "watching" in wait_until(service.log_text, lambda text: "watching" in text, "log")
+        assert "GET /" not in service.log_text()
+
+
+def test_the_access_log_is_for_debugging_only(engine: PrivateEngine) -> None:
+    with RunningService(engine.url, log_level="debug") as service:
+        service.check("nope")
+        wait_for(lambda: '/apps/health/nope HTTP/1.1" 503' in service.log_text(), "the access log")
+
+
+def test_log_files_survive_rotation(engine: PrivateEngine, run: Run, app_code: str) -> None:
+    with RunningService(engine.url, log_level="debug") as service:
+        folder = Path(service.folder.name) / "logs"
+    service = RunningService(engine.url, log_level="debug", log_dir=str(folder))
+    with service:
+        folder = folder.resolve()
+        log, access = folder / "container-healthcheck.log", folder / "access.log"
+        service.check("nope")
+        wait_for(lambda: "/nope" in access.read_text(), "the access log")
+        for each in (log, access):
+            each.rename(each.with_suffix(".1"))
+        assert service.process is not None
+        service.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: log.exists() and access.exists(), "new files")
+
+        run(f"{app_code}-1")
+        wait_for(lambda: f"{app_code}: " in log.read_text(), "the journal in the new file")
+        service.check("again")
+        wait_for(lambda: "/again" in access.read_text(), "the access log in the new file")
+        journal = [line for line in log.read_text().splitlines() if f"{app_code}: " in line]
+        assert any(re.search(r"\[INFO\] \S+: \S+ -> 0: ", line) for line in journal)
+        assert "/again" not in (folder / "access.1").read_text()
+
+
+def test_a_change_is_logged_once_however_many_workers(
+    engine: PrivateEngine, run: Run, app_code: str
+) -> None:
+    with RunningService(engine.url, workers=4) as service:
+        container = run(f"{app_code}-1")
+        becomes(service, app_code, 0)
+        for worker in service.workers()[:2]:
+            os.kill(worker, signal.SIGKILL)
+        container.kill()
+        becomes(service, app_code, 13)
+        wait_for(lambda: f"{app_code}: 0 -> 13: " in service.log_text(), "the journal")
+        wait_for(lambda: len(service.workers()) == 4, "new workers")
+
+    assert service_log_count(service, f"{app_code}: 0 -> 13: ") == 1
+
+
+def service_log_count(service: RunningService, text: str) -> int:
+    return service.final_log.count(text)
+
+
+# --- the process
+
+
+def test_a_worker_that_dies_is_replaced(engine: PrivateEngine) -> None:
+    with RunningService(engine.url) as service:
+        old = service.workers()
+        os.kill(old[0], signal.SIGKILL)
+        wait_for(
+            lambda: len(service.workers()) == 2 and old[0] not in service.workers(), "a new worker"
+        )
+        assert service.code("nope") == 12
+
+
+def test_a_reload_replaces_the_workers_and_refuses_nobody(
+    engine: PrivateEngine, run: Run, app_code: str
+) -> None:
+    run(f"{app_code}-1")
+    with RunningService(engine.url) as service:
+        becomes(service, app_code, 0)
+        old = set(service.workers())
+        assert service.process is not None
+        service.process.send_signal(signal.SIGHUP)
+        codes = []
+        give_up = time.monotonic() + 60
+        while old & set(service.workers()):
+            assert time.monotonic() < give_up
+            codes.append(service.code(app_code))
+        assert set(codes) <= {0}
+        assert service.code(app_code) == 0
+
+
+def test_no_control_socket_is_opened(engine: PrivateEngine, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    with RunningService(engine.url, environment=home) as service:
+        assert service.code("nope") == 12
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_slow_clients_do_not_stop_checks(engine: PrivateEngine) -> None:
+    """500 clients: silent ones, half-sent requests, and a byte now and then."""
+    with RunningService(engine.url) as service:
+        parts = [b"", b"GET /container-healthcheck/he", b"GET / HTTP/1.1\r\nX: "]
+        clients = []
+        for number in range(500):
+            client = socket.create_connection((service.host, service.port), timeout=60)
+            clients.append(client)
+            client.sendall(
+                [b"", b"GET /container-healthcheck/he", b"GET / HTTP/1.1\r\nX: "][number % 3]
+            )
+        for number in range(200):
+            clients[number].sendall(b"x")
+            assert service.code("nope") == 12
+        for client in clients:
+            client.close()
+
+
+# --- check
+
+
+def test_check_asks_the_service(own: RunningService, run: Run, app_code: str) -> None:
+    run(f"own.{app_code}-1")
+    becomes(own, app_code, 0)
+
+    done = asking(own, "check", app_code)
+
+    assert done.returncode == 0
+    assert re.fullmatch(rf"OK: {app_code}: own\.{app_code}-1 Up .*\n", done.stdout)
+
+
+def test_check_says_critical(own: RunningService, run: Run, app_code: str) -> None:
+    run(f"own.{app_code}-1", command="true")
+    wait_for(lambda: "exited" in str(own.check(app_code).json), "the end of the container")
+
+    done = asking(own, "check", app_code)
+
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"CRITICAL: {app_code}: own.{app_code}-1 is exited: Exited (0)")
+    assert asking(own, "check", "nope").stdout == (
+        "CRITICAL: nope: no container of nope on this host\n"
+    )
+
+
+@pytest.mark.parametrize("direct", [[], ["--direct"]])
+@pytest.mark.parametrize("app_code", ["(", "", "..", "a/b", "a" * 129, "应用"])
+def test_check_of_what_is_no_app_code_is_unknown(
+    service: RunningService, direct: list[str], app_code: str
+) -> None:
+    done = asking(service, "check", *direct, "--", app_code)
+
+    assert done.returncode == 3
+    assert done.stdout.startswith("UNKNOWN: ")
+    assert done.stdout.count("\n") == 1
+
+
+def test_check_without_a_service_is_unknown() -> None:
+    port = free_port()
+
+    done = command("check", "bk_iam", bind=f"127.0.0.1:{port}")
+
+    assert done.returncode == 3
+    assert done.stdout.startswith(
+        f"UNKNOWN: bk_iam: no answer from http://127.0.0.1:{port}/container-healthcheck/apps/health"
+    )
+    assert "is the service running" in done.stdout
+
+
+def test_check_as_json_is_the_answer(own: RunningService, run: Run, app_code: str) -> None:
+    run(f"own.{app_code}-1")
+    becomes(own, app_code, 0)
+
+    answered = json.loads(asking(own, "check", app_code, "--json").stdout)
+    direct = json.loads(asking(own, "check", app_code, "--json", "--direct").stdout)
+
+    assert answered["code"] == direct["code"] == 0
+    assert list(answered["message"]) == list(direct["message"])
+    assert answered["message"]["container_id"] == direct["message"]["container_id"]
+
+
+def test_check_with_a_url_of_its_own(service: RunningService) -> None:
+    url = f"http://{service.host}:{service.port}{service.prefix}/"
+
+    assert command("check", "nope", "--url", url).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["https://127.0.0.1:1/x", "127.0.0.1:4246", "http://h:x/", "http:///"]
+)
+def test_a_url_that_is_none_is_unknown(url: str) -> None:
+    done = command("check", "nope", "--url", url)
+
+    assert done.returncode == 3
+    assert "is not an http:// address" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n<html>",
+        b"HTTP/1.0 200 OK\r\n\r\n[]",
+        b'HTTP/1.0 200 OK\r\n\r\n{"code":0}',
+        b"HTTP/1.0 200 OK\r\n\r\n\xff",
+    ],
+)
+def test_another_service_at_the_address_is_unknown(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as client:
+                client.recv(65536)
+                client.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = command("check", "nope", "--url", url)
+
+    assert done.returncode == 3
+    assert "is not this service" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "nan"])
+def test_a_time_out_that_is_none_is_refused(text: str) -> None:
+    done = command("check", "nope", "--timeout", text)
+
+    assert done.returncode == 2
+    assert "allowed is a number of seconds" in done.stderr
+
+
+def test_check_direct_needs_no_service(
+    engine: PrivateEngine, run: Run, app_code: str, tmp_path: Path
+) -> None:
+    settings = {"environment": {"DOCKER_HOST": engine.url}, "state_dir": str(tmp_path)}
+    run(f"{app_code}-1")
+    run(f"{app_code}_app-1")
+
+    done = command("check", "--direct", app_code, **settings)  # type: ignore[arg-type]
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith(f"OK: {app_code}: {app_code}-1 Up ")
+    missing = command("check", "--direct", app_code[:-1], **settings)  # type: ignore[arg-type]
+    assert missing.returncode == 2
+    command("drain", app_code, "--reason", "test", "--timeout", "1", **settings)  # type: ignore[arg-type]
+    drained = command("check", "--direct", app_code, **settings)  # type: ignore[arg-type]
+    assert drained.returncode == 2
+    assert drained.stdout.strip().endswith("test")
+
+
+def test_check_direct_without_an_engine_is_unknown(tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/docker.sock"
+
+    done = command("check", "--direct", "bk_iam", environment={"DOCKER_HOST": url})
+
+    assert done.returncode == 3
+    assert done.stdout.startswith(f"UNKNOWN: bk_iam: cannot connect to Docker at {url}: no such")
+
+
+def test_check_direct_gives_a_hung_engine_up(tmp_path: Path) -> None:
+    path = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        done = command(
+            "check", "--direct", "bk_iam",
+            environment={"DOCKER_HOST": f"unix://{path}"}, docker_timeout=0.5,
+        )  # fmt: skip
+
+    assert done.returncode == 3
+    assert "does not answer in time" in done.stdout
+
+
+# --- list
+
+
+def test_list_is_a_table(own: RunningService, run: Run, app_code: str) -> None:
+    run(f"own.{app_code}-1")
+    becomes(own, app_code, 0)
+    done = asking(own, "list")
+
+    assert done.returncode == 0
+    header, row = done.stdout.splitlines()
+    assert header.split() == ["APP", "CODE", "CONTAINERS", "WHAT"]
+    assert row.split()[:4] == [app_code, "0", "1", f"own.{app_code}-1"]
+
+    run(f"own.{app_code}dead-1", command="true")
+    wait_for(lambda: asking(own, "list").returncode == 2, "the dead app in the list")
+    answer = json.loads(asking(own, "list", "--json").stdout)
+    assert [app["app_code"] for app in answer["message"]] == [app_code, f"{app_code}dead"]
+
+
+def test_list_without_a_service_or_an_engine_is_unknown(tmp_path: Path) -> None:
+    assert command("list", bind=f"127.0.0.1:{free_port()}").returncode == 3
+    with RunningService(f"unix://{tmp_path}/docker.sock") as service:
+        done = asking(service, "list")
+        assert done.returncode == 3
+        assert "cannot connect to Docker" in done.stderr
+        assert asking(service, "list", "--json").returncode == 3
+
+
+# --- drain
+
+
+def test_a_drain_is_obeyed_at_once_by_every_worker_and_kept(
+    own: RunningService, run: Run, app_code: str
+) -> None:
+    run(f"own.{app_code}-1")
+    becomes(own, app_code, 0)
+
+    done = asking(own, "drain", app_code, "--reason", "磁盘更换", "--for", "30m")
+    assert done.returncode == 0, done.stderr
+    assert f"{app_code} is drained since 20" in done.stdout
+    assert "obeys it" in done.stdout
+    for _ in range(50):
+        assert own.code(app_code) == 15
+    message = own.check(app_code).json["message"]
+    assert re.search(r"is drained since 2\d{3}-.* until 2\d{3}-.*: 磁盘更换", message)
+    assert "磁盘更换" in asking(own, "list").stdout
+    assert own.get("/apps").json["message"][0]["message"] == message
+
+    own.stop()
+    own.start()
+    assert own.code(app_code) == 15
+
+    done = asking(own, "undrain", app_code)
+    assert (done.returncode, done.stdout) == (0, f"{app_code} is drained no more\n")
+    for _ in range(50):
+        assert own.code(app_code) == 0
+    assert asking(own, "undrain", app_code).stdout == f"{app_code} was not drained\n"
+
+
+def test_a_drain_ends_by_itself(own: RunningService, run: Run, app_code: str) -> None:
+    run(f"own.{app_code}-1")
+    becomes(own, app_code, 0)
+
+    asking(own, "drain", app_code, "--for", "2s")
+    assert own.code(app_code) == 15
+    becomes(own, app_code, 0)
+
+
+def test_the_whole_host_is_drained(own: RunningService, run: Run, app_code: str) -> None:
+    run(f"own.{app_code}-1")
+    becomes(own, app_code, 0)
+
+    done = asking(own, "drain", "--all", "--reason", "kernel")
+    assert done.returncode == 0
+    assert "obeys it" in done.stdout
+    assert own.code(app_code) == own.code("nope") == 15
+    assert own.get("/apps/health").json["message"] == {app_code: 15}
+    asking(own, "drain", app_code)
+    assert "but this host is drained" in asking(own, "undrain", app_code).stdout
+    asking(own, "undrain", "--all")
+    assert own.code(app_code) == 0
+
+
+def test_an_unreadable_mark_counts_as_drained(own: RunningService, app_code: str) -> None:
+    folder = Path(own.folder.name) / "drains"
+    folder.mkdir()
+    (folder / f"{app_code}.json").write_text("{")
+
+    answer = own.check(app_code)
+
+    assert (answer.status, answer.code) == (503, 15)
+    assert "its mark cannot be read" in answer.json["message"]
+
+
+def test_a_drain_that_the_service_does_not_see_is_said(own: RunningService, tmp_path: Path) -> None:
+    environment = {**own.environment, PREFIX + "STATE_DIR": str(tmp_path)}
+
+    done = command("drain", "bk_iam", environment=environment)
+
+    assert done.returncode == 1
+    assert "does not see the mark: its STATE_DIR is not" in done.stderr
+
+
+def test_a_drain_without_a_service_waits_for_it(tmp_path: Path) -> None:
+    done = command("drain", "bk_iam", state_dir=tmp_path, bind=f"127.0.0.1:{free_port()}")
+
+    assert done.returncode == 0
+    assert "the mark waits for the service" in done.stderr
+    assert (tmp_path / "drains" / "bk_iam.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["drain"],
+        ["drain", "bk_iam", "--all"],
+        ["drain", "../x"],
+        ["drain", ""],
+        ["drain", "bk_iam", "--for", "0m"],
+        ["drain", "bk_iam", "--for", "30"],
+        ["drain", "bk_iam", "--for", "-1m"],
+        ["undrain"],
+        ["undrain", "a/b"],
+    ],
+)
+def test_bad_input_changes_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    done = command(*arguments, state_dir=tmp_path)
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_marks_that_cannot_be_written_or_removed_are_said(tmp_path: Path) -> None:
+    (tmp_path / "drains").touch()
+
+    for arguments in (["drain", "bk_iam"], ["undrain", "bk_iam"]):
+        done = command(*arguments, state_dir=tmp_path)
+        assert done.returncode == 1
+        assert "the mark cannot be" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,246 @@
+"""The prober in the running service: real containers, and a real nginx in front of each app."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.engine import PrivateEngine
+from sandbox.nginx import RunningNginx
+from sandbox.service import Answer, RunningService
+from sandbox.waiting import free_port, wait_for, wait_until
+
+Run = Callable[..., Any]
+
+
+class Appo:
+    """The nginx of an APPO server; each app's answer is what the file named after it says."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.nginx = RunningNginx(
+            f"""
+            server {{
+                listen 127.0.0.1:{self.port};
+                location ~ ^/o/([^/]+)/healthz$ {{ return 204; }}
+                location ~ ^/o/([^/]+) {{
+                    if (-f {{folder}}/$1.502) {{ return 502; }}
+                    if (!-f {{folder}}/$1.pid) {{ return 404; }}
+                    return 200 "served";
+                }}
+            }}
+            """
+        )
+        self.url = f"http://127.0.0.1:{self.port}/o/{{app_code}}/"
+
+    def _file(self, app_code: str, kind: str) -> Path:
+        return self.nginx.folder / f"{app_code}.{kind}"
+
+    def serves(self, app_code: str) -> None:
+        self._file(app_code, "502").unlink(missing_ok=True)
+        self._file(app_code, "pid").touch()
+
+    def fails(self, app_code: str) -> None:
+        self._file(app_code, "502").touch()
+
+    def is_asked(self, app_code: str, times: int) -> None:
+        text = f"GET /o/{app_code}/ "
+        least = self.nginx.requests_for(text) + times
+        wait_for(lambda: self.nginx.requests_for(text) >= least, f"{times} probes of {app_code}")
+
+
+@pytest.fixture
+def appo() -> Iterator[Appo]:
+    appo = Appo()
+    with appo.nginx:
+        yield appo
+
+
+@pytest.fixture
+def probing(engine: PrivateEngine, appo: Appo) -> Iterator[RunningService]:
+    with RunningService(
+        engine.url, workers=1, probe_url=appo.url, probe_interval=0.2, probe_fall=2
+    ) as service:
+        yield service
+
+
+def becomes(service: RunningService, app_code: str, code: int) -> Answer:
+    return wait_until(
+        lambda: service.check(app_code), lambda a: a.code == code, f"{app_code} to be {code}"
+    )
+
+
+def test_a_running_app_that_does_not_answer_is_not_healthy(
+    probing: RunningService, appo: Appo, run: Run, app_code: str
+) -> None:
+    appo.serves(app_code)
+    run(f"{app_code}-1")
+    becomes(probing, app_code, 0)
+
+    appo.fails(app_code)
+    answer = becomes(probing, app_code, 14)
+    assert answer.status == 503
+    assert (
+        f"{app_code}-1 is running, but the app does not answer: 502 Bad Gateway from"
+        in (answer.json["message"])
+    )
+    assert probing.get("/apps/health").json["message"][app_code] == 14
+
+    appo.serves(app_code)
+    becomes(probing, app_code, 0)
+    log = probing.log_text()
+    assert f"{app_code}: 0 -> 14: " in log
+    assert f"{app_code}: 14 -> 0: " in log
+
+
+def test_a_new_app_is_healthy_once_it_answers(
+    probing: RunningService, appo: Appo, run: Run, app_code: str
+) -> None:
+    run(f"{app_code}-1")
+    wait_until(
+        lambda: probing.check(app_code),
+        lambda a: "nginx's own 404 page" in str(a.json["message"]),
+        "the missing pid file to be noticed",
+    )
+    appo.is_asked(app_code, 3)
+    assert probing.code(app_code) == 14
+
+    appo.serves(app_code)
+    becomes(probing, app_code, 0)
+
+
+def test_a_redeploy_keeps_the_app_healthy(
+    probing: RunningService, appo: Appo, run: Run, app_code: str
+) -> None:
+    appo.serves(app_code)
+    old = run(f"{app_code}-1709878117")
+    becomes(probing, app_code, 0)
+
+    run(f"{app_code}-1709878999")
+    wait_until(
+        lambda: probing.check(app_code).json["message"],
+        lambda message: message["names"] == f"{app_code}-1709878999",
+        "the new container",
+    )
+    old.remove(force=True)
+    wait_until(
+        lambda: probing.get(f"/apps/health/{app_code}?all=true").json,
+        lambda answer: len(answer["containers"]) == 1,
+        "the old container to go",
+    )
+
+    codes = {line.split(f"{app_code}: ")[1] for line in journal(probing, app_code)}
+    assert not any("0 -> " in line for line in codes)
+
+
+def journal(service: RunningService, app_code: str) -> list[str]:
+    return [line for line in service.log_text().splitlines() if f"{app_code}: " in line]
+
+
+def test_a_restarted_app_is_healthy_only_when_it_answers_again(
+    probing: RunningService, appo: Appo, run: Run, app_code: str
+) -> None:
+    """Running is not serving: `docker start` runs the whole start-up again."""
+    appo.serves(app_code)
+    container = run(f"{app_code}-1")
+    becomes(probing, app_code, 0)
+
+    appo.fails(app_code)
+    container.restart(timeout=0)
+    becomes(probing, app_code, 14)
+    appo.is_asked(app_code, 3)
+    assert probing.code(app_code) == 14
+    appo.serves(app_code)
+    becomes(probing, app_code, 0)
+
+
+def test_apps_found_at_start_are_presumed_good(
+    engine: PrivateEngine, appo: Appo, run: Run, app_code: str
+) -> None:
+    run(f"{app_code}-1")
+    with RunningService(engine.url, probe_url=appo.url, probe_interval=300) as service:
+        assert service.code(app_code) == 0
+
+
+def test_an_app_can_have_a_path_of_its_own_or_no_probe(
+    engine: PrivateEngine, appo: Appo, run: Run, app_code: str
+) -> None:
+    paths = f"{app_code}=/o/{app_code}/healthz,{app_code}none=-"
+    with RunningService(
+        engine.url, probe_url=appo.url, probe_interval=0.2, probe_paths=paths
+    ) as service:
+        run(f"{app_code}-1")
+        run(f"{app_code}none-1")
+        becomes(service, app_code, 0)
+        becomes(service, f"{app_code}none", 0)
+
+    assert appo.nginx.requests_for(f"/o/{app_code}/healthz")
+    assert not appo.nginx.requests_for(f"/o/{app_code}none")
+
+
+def test_the_ngx_port_flag_switches_the_probe_on(
+    engine: PrivateEngine, appo: Appo, run: Run, app_code: str
+) -> None:
+    with RunningService(
+        engine.url, flags=["-ngx-port", str(appo.port)], probe_interval=0.2
+    ) as service:
+        run(f"{app_code}-1")
+        becomes(service, app_code, 14)
+        appo.serves(app_code)
+        becomes(service, app_code, 0)
+
+
+# As in a worker: many hanging probes beside one that is answered, all of them greenlets.
+THOUSAND = """
+from gevent import monkey
+monkey.patch_all()
+
+import socket, threading, sys
+from container_healthcheck.names import NamePattern
+from container_healthcheck.picture import draw
+from container_healthcheck.probe import probe
+from container_healthcheck.prober import Prober
+from sandbox.waiting import wait_for
+from tests.unit.containers import PATTERN, container
+
+silent = socket.create_server(("127.0.0.1", 0), backlog=4096)
+url = sys.argv[1]
+begun, failed, answered = [], [], []
+
+def ask(app_code):
+    if app_code == "good":
+        seen = probe(url, 30)
+        answered.append(seen)
+        return seen
+    begun.append(app_code)
+    seen = probe("http://127.0.0.1:%d/" % silent.getsockname()[1], 3)
+    failed.append(seen)
+    return seen
+
+names = ["good-1", *(f"hung{number}-1" for number in range(1000))]
+prober = Prober(ask, interval=1, fall=2, on_change=lambda: None)
+prober.observe(draw(map(container, names), PATTERN, confirmed_at=0), frozenset())
+prober.start()
+wait_for(lambda: len(begun) >= 1000, "a thousand probes to hang")
+first = len(answered)
+wait_for(lambda: len(failed) >= 2000, "each of them to fail twice")
+assert answered[first:] and not any(answered), answered
+assert all("no answer within 3 s" in seen for seen in failed)
+print(len(answered) - first)
+"""
+
+
+def test_a_thousand_hanging_apps_do_not_delay_one_that_answers(appo: Appo) -> None:
+    appo.serves("good")
+    script = [sys.executable, "-c", THOUSAND, appo.url.format(app_code="good")]
+
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+
+    assert done.returncode == 0, done.stderr
+    # Meanwhile each of the others hung at least once to its end, which takes 3 s.
+    assert int(done.stdout) >= 3

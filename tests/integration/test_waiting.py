@@ -1,0 +1,179 @@
+"""Answers that wait for a change: `If-None-Match` with `Prefer: wait`."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from container_healthcheck.drains import DrainFolder
+from sandbox.engine import PrivateEngine
+from sandbox.service import RunningService
+from sandbox.waiting import wait_for, wait_until
+
+Run = Callable[..., Any]
+PATH = "/container-healthcheck/apps/health"
+
+
+@pytest.fixture
+def quiet(engine: PrivateEngine) -> Iterator[RunningService]:
+    """A service that only this test's changes reach: it sees names that begin with `quiet.`."""
+    with RunningService(engine.url, name_pattern=r"quiet.{app_code}-\d+") as service:
+        yield service
+
+
+def etag(service: RunningService) -> str:
+    return service.get("/apps/health").headers["ETag"]
+
+
+def waiting(etag: str, seconds: int) -> dict[str, str]:
+    return {"If-None-Match": etag, "Prefer": f"wait={seconds}"}
+
+
+class Crowd:
+    """Many clients that wait at once, each on a connection of its own."""
+
+    def __init__(self, service: RunningService, size: int, etag: str, seconds: int) -> None:
+        request = (
+            f"GET {PATH} HTTP/1.1\r\nHost: x\r\nIf-None-Match: {etag}\r\n"
+            f"Prefer: wait={seconds}\r\nConnection: close\r\n\r\n"
+        )
+        self.answers: dict[socket.socket, bytes] = {}
+        self.heard_at: list[float] = []
+        self._selector = selectors.DefaultSelector()
+        for _ in range(size):
+            connection = socket.create_connection((service.host, service.port), timeout=60)
+            connection.sendall(request.encode())
+            self._selector.register(connection, selectors.EVENT_READ)
+            self.answers[connection] = b""
+
+    def is_silent(self) -> bool:
+        return not self._selector.select(timeout=0)
+
+    def listen(self) -> list[bytes]:
+        """Every client's answer."""
+        while self._selector.get_map():
+            ready = self._selector.select(timeout=60)
+            assert ready, "a client was forgotten"
+            for key, _ in ready:
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                data = connection.recv(65536)
+                if not self.answers[connection]:
+                    self.heard_at.append(time.monotonic())
+                self.answers[connection] += data
+                if not data:
+                    self._selector.unregister(connection)
+                    connection.close()
+        self._selector.close()
+        return list(self.answers.values())
+
+
+def is_settled(service: RunningService, crowd: Crowd) -> bool:
+    """True once every client's request is being held by a worker."""
+    return service.get("/health").status == 200 and crowd.is_silent()
+
+
+def test_without_a_known_etag_the_answer_comes_at_once(quiet: RunningService) -> None:
+    answer = quiet.get("/apps/health", headers={"Prefer": "wait=30"})
+
+    assert answer.status == 200
+    assert answer.headers["Preference-Applied"] == "wait=30"
+
+
+def test_a_known_etag_without_wait_is_not_modified(quiet: RunningService) -> None:
+    known = etag(quiet)
+
+    answer = quiet.get("/apps/health", headers={"If-None-Match": known})
+
+    assert (answer.status, answer.body) == (304, b"")
+    assert answer.headers["ETag"] == known
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_weak_etag_is_known_as_well(quiet: RunningService) -> None:
+    """nginx makes an ETag weak when it compresses an answer."""
+    answer = quiet.get("/apps/health", headers={"If-None-Match": f"W/{etag(quiet)}"})
+
+    assert answer.status == 304
+
+
+@pytest.mark.parametrize("preference", ["wait=1", "respond-async, wait=1", 'Wait = "1"'])
+def test_nothing_new_is_said_when_the_time_is_up(quiet: RunningService, preference: str) -> None:
+    headers = {"If-None-Match": etag(quiet), "Prefer": preference}
+    began = time.monotonic()
+
+    answer = quiet.get("/apps/health", headers=headers)
+
+    assert answer.status == 304
+    assert time.monotonic() - began >= 0.9
+
+
+@pytest.mark.parametrize("preference", ["wait=-1", "wait=x", "wait", "waiter=9", ""])
+def test_a_preference_that_makes_no_sense_is_passed_over(
+    quiet: RunningService, preference: str
+) -> None:
+    headers = {"If-None-Match": etag(quiet), "Prefer": preference}
+
+    answer = quiet.get("/apps/health", headers=headers)
+
+    assert answer.status == 304
+    assert "Preference-Applied" not in answer.headers
+
+
+def test_a_wait_is_at_most_thirty_seconds(quiet: RunningService) -> None:
+    answer = quiet.get("/apps/health", headers={"Prefer": "wait=999999"})
+
+    assert answer.headers["Preference-Applied"] == "wait=30"
+
+
+@pytest.mark.parametrize("size", [50, 1000])
+def test_every_client_hears_of_a_change(
+    quiet: RunningService, run: Run, app_code: str, size: int
+) -> None:
+    crowd = Crowd(quiet, size, etag(quiet), 30)
+    wait_for(lambda: is_settled(quiet, crowd), "the clients to wait")
+
+    run(f"quiet.{app_code}-1")
+    answers = crowd.listen()
+
+    assert [answer.split()[1] for answer in answers] == [b"200"] * size
+    assert all(f'"message":{{"{app_code}":'.encode() in answer for answer in answers)
+
+
+def test_a_check_is_quick_beside_a_thousand_waiting_clients(
+    quiet: RunningService, app_code: str
+) -> None:
+    crowd = Crowd(quiet, 1000, etag(quiet), 2)
+    wait_for(lambda: is_settled(quiet, crowd), "the clients to wait")
+
+    assert quiet.code(app_code) == 12
+
+    assert {answer.split()[1] for answer in crowd.listen()} == {b"304"}
+
+
+def test_waiting_clients_are_let_go_when_the_service_ends(quiet: RunningService) -> None:
+    crowd = Crowd(quiet, 50, etag(quiet), 30)
+    wait_for(lambda: is_settled(quiet, crowd), "the clients to wait")
+    began = time.monotonic()
+
+    assert quiet.stop() == 0
+
+    assert {answer.split()[1] for answer in crowd.listen()} == {b"304"}
+    assert time.monotonic() - began < 25
+
+
+def test_a_drain_is_heard_of_too(quiet: RunningService, run: Run, app_code: str) -> None:
+    run(f"quiet.{app_code}-1")
+    wait_until(lambda: quiet.code(app_code), lambda code: code == 0, "health")
+    crowd = Crowd(quiet, 1, etag(quiet), 30)
+    wait_for(lambda: is_settled(quiet, crowd), "the client to wait")
+
+    DrainFolder(Path(quiet.folder.name)).add(app_code, "", None)
+
+    assert crowd.listen()[0].endswith(f'{{"{app_code}":15}}}}'.encode())

@@ -1,0 +1,185 @@
+"""The board: reports are remade when a source changes, and only then; waiting ends in time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from container_healthcheck.board import Board, Report
+from container_healthcheck.drains import Drains, Mark
+from container_healthcheck.picture import Picture, draw
+from container_healthcheck.verdict import Code
+from sandbox.waiting import wait_for
+from tests.unit.containers import PATTERN, container
+
+STALE_AFTER = 15.0
+
+
+class Sources:
+    """What a board reads, to be replaced by the test."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.picture = draw([container("a-1"), container("b-1")], PATTERN, confirmed_at=100)
+        self.failing: Mapping[str, str] = {}
+        self.drains = Drains()
+
+    def board(self, **options: Any) -> Board:
+        return Board(
+            picture=lambda: self.picture,
+            failing=lambda: self.failing,
+            drains=lambda: self.drains,
+            stale_after=STALE_AFTER,
+            clock=lambda: self.now,
+            **options,
+        )
+
+
+@pytest.fixture
+def sources() -> Sources:
+    return Sources()
+
+
+@pytest.fixture
+def running(sources: Sources) -> Iterator[Board]:
+    board = sources.board()
+    board.start()
+    yield board
+    board.stop()
+
+
+def test_a_report_is_kept_until_a_source_changes(sources: Sources) -> None:
+    board = sources.board()
+    report = board.report()
+
+    assert board.report() is report
+    sources.failing = {"a": "502"}
+    assert board.report() is not report
+    assert board.report().verdict("a").code is Code.NOT_SERVING
+
+
+def test_a_report_ends_when_its_picture_grows_stale(sources: Sources) -> None:
+    board = sources.board()
+    assert board.report().verdict("a").is_healthy
+
+    sources.now = 100 + STALE_AFTER
+    report = board.report()
+
+    assert report.verdict("a").code is Code.ENGINE_FAULTY
+    assert board.report() is report
+
+
+def test_a_check_is_worked_out_once(sources: Sources) -> None:
+    report = sources.board().report()
+
+    assert report.verdict("a") is report.verdict("a")
+    assert report.body("a") is report.body("a")
+
+
+def test_what_callers_make_up_is_not_kept(sources: Sources) -> None:
+    report = sources.board().report()
+
+    for number in range(1000):
+        assert report.verdict(f"x{number}").code is Code.NO_CONTAINER
+        assert b'"code":12' in report.body(f"x{number}")
+
+    assert not report._verdicts
+    assert not report._bodies
+
+
+def test_all_codes_include_drained_apps_without_containers(sources: Sources) -> None:
+    sources.drains = Drains({"c": Mark(0, None, "later")})
+
+    body = sources.board().report().codes_body
+
+    assert body == b'{"code":0,"status":"ok","message":{"a":0,"b":0,"c":15}}'
+
+
+def test_equal_codes_have_equal_etags(sources: Sources) -> None:
+    before = sources.board().report().etag
+    sources.picture = draw(
+        [container("a-1", status="Up 6 days"), container("b-7")], PATTERN, confirmed_at=100
+    )
+    assert sources.board().report().etag == before
+
+    sources.failing = {"a": "502"}
+    assert sources.board().report().etag != before
+
+
+def never(_: Report) -> bool:
+    return True
+
+
+def test_waiting_ends_at_once_when_the_report_is_news(running: Board) -> None:
+    assert running.wait(lambda _: False, 1000).verdict("a").is_healthy
+
+
+def test_without_time_there_is_no_waiting(running: Board) -> None:
+    assert running.wait(never, 0).verdict("a").is_healthy
+
+
+def in_background(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("poke", [True, False])
+def test_waiting_ends_when_a_source_changes(sources: Sources, running: Board, poke: bool) -> None:
+    known = running.report().etag
+    found: list[Report] = []
+    waiting = in_background(
+        lambda: found.append(running.wait(lambda report: report.etag == known, 1000))
+    )
+
+    sources.failing = {"a": "502"}
+    if poke:
+        running.poke()
+    waiting.join(60)
+
+    assert found[0].verdict("a").code is Code.NOT_SERVING
+
+
+def test_stopping_ends_all_waiting(sources: Sources) -> None:
+    board = sources.board()
+    board.start()
+    waiting = [in_background(lambda: board.wait(never, 1000)) for _ in range(20)]
+
+    board.stop()
+    for thread in waiting:
+        thread.join(60)
+
+    assert not any(thread.is_alive() for thread in waiting)
+
+
+def test_the_board_goes_on_when_a_listener_fails(
+    sources: Sources, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Report] = []
+
+    def listen(report: Report) -> None:
+        seen.append(report)
+        raise RuntimeError("the listener failed")
+
+    caplog.set_level(logging.ERROR)
+    board = sources.board(on_report=listen)
+    board.start()
+    wait_for(lambda: len(seen) == 1, "the first report")
+    sources.failing = {"a": "502"}
+    wait_for(lambda: len(seen) == 2, "the second report")
+    board.stop()
+
+    assert "the board stumbled" in caplog.text
+
+
+def test_there_is_a_report_before_there_is_a_picture(sources: Sources) -> None:
+    sources.picture = Picture()
+
+    report = sources.board().report()
+
+    assert report.fault is not None
+    assert report.verdict("a").code is Code.ENGINE_FAULTY

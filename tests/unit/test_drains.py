@@ -1,0 +1,186 @@
+"""Drain marks: what counts, for how long, and what a broken one does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from container_healthcheck.drains import HOST, DrainFolder
+
+NOW = 1_800_000_000.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, clock: Clock) -> DrainFolder:
+    return DrainFolder(tmp_path, clock)
+
+
+def test_nothing_is_drained_without_a_folder(folder: DrainFolder) -> None:
+    assert folder.current().reason("bk_iam") is None
+
+
+def test_a_mark_drains_its_app_and_no_other(folder: DrainFolder) -> None:
+    folder.add("bk_iam", "disk change", None)
+
+    assert "until undrained: disk change" in str(folder.current().reason("bk_iam"))
+    assert folder.current().reason("bk_iam_app") is None
+    assert folder.current().apps == {"bk_iam"}
+
+
+def test_a_mark_of_the_host_drains_every_app(folder: DrainFolder) -> None:
+    folder.add(HOST, "", None)
+
+    assert "this host is drained since" in str(folder.current().reason("any"))
+    assert "no reason given" in str(folder.current().reason("any"))
+    assert folder.current().apps == frozenset()
+
+
+def test_a_mark_is_ended(folder: DrainFolder) -> None:
+    folder.add("bk_iam", "", None)
+
+    assert folder.remove("bk_iam")
+    assert not folder.remove("bk_iam")
+    assert folder.current().reason("bk_iam") is None
+
+
+def test_a_mark_ends_by_itself(folder: DrainFolder, clock: Clock) -> None:
+    folder.add("bk_iam", "", NOW + 60)
+    assert folder.current().reason("bk_iam")
+
+    clock.now += 59.9
+    assert folder.current().reason("bk_iam")
+    clock.now += 0.1
+    assert folder.current().reason("bk_iam") is None
+
+    assert len(list(folder.path.iterdir())) == 1
+    folder.remove_ended()
+    assert list(folder.path.iterdir()) == []
+
+
+def test_marks_in_force_stay_when_ended_ones_are_removed(folder: DrainFolder) -> None:
+    folder.add("bk_iam", "", None)
+    folder.add("bk_sops", "", NOW + 60)
+
+    folder.remove_ended()
+
+    assert folder.current().apps == {"bk_iam", "bk_sops"}
+
+
+def test_another_process_is_heard_at_once(folder: DrainFolder, tmp_path: Path) -> None:
+    other = DrainFolder(tmp_path)
+
+    for _ in range(50):
+        other.add("bk_iam", "", None)
+        assert folder.current().reason("bk_iam")
+        other.remove("bk_iam")
+        assert folder.current().reason("bk_iam") is None
+
+
+def test_unchanged_marks_are_the_same_object(folder: DrainFolder, clock: Clock) -> None:
+    folder.add("bk_iam", "", None)
+    first = folder.current()
+    clock.now += 100
+
+    assert folder.current() is first
+
+
+def test_settled_marks_are_not_read_again(
+    folder: DrainFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.add("bk_iam", "", None)
+    os.utime(folder.path, (NOW - 10, NOW - 10))
+    folder.current()
+    monkeypatch.setattr(os, "listdir", lambda _: pytest.fail("read again"))
+
+    clock.now += 0.5
+    assert folder.current().reason("bk_iam")
+
+
+def test_an_edit_in_place_is_seen_a_little_later(folder: DrainFolder, clock: Clock) -> None:
+    folder.add("bk_iam", "old", None)
+    os.utime(folder.path, (NOW - 10, NOW - 10))
+    folder.current()
+    (folder.path / "bk_iam.json").write_text('{"since":0,"until":null,"reason":"new"}')
+
+    clock.now += 1.1
+    assert str(folder.current().reason("bk_iam")).endswith(": new")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"since":"x","until":null,"reason":""}',
+        b'{"since":1e300,"until":null,"reason":""}',
+        b'{"since":NaN,"until":null,"reason":""}',
+        b'{"since":0,"until":NaN,"reason":""}',
+        b"\xff",
+        b'{"since":0,"until":null,"reason":"' + b"x" * 100_000 + b'"}',
+    ],
+)
+def test_a_mark_that_cannot_be_read_counts_and_says_so(folder: DrainFolder, content: bytes) -> None:
+    folder.path.mkdir()
+    (folder.path / "bk_iam.json").write_bytes(content)
+
+    said = str(folder.current().reason("bk_iam"))
+
+    assert "bk_iam counts as drained: its mark cannot be read" in said
+    assert str(folder.path / "bk_iam.json") in said
+
+
+def test_other_files_are_passed_over(folder: DrainFolder) -> None:
+    folder.path.mkdir()
+    for name in ("bk_iam", ".new-x", "..json", "-x.json", "notes.txt"):
+        (folder.path / name).write_text("x")
+
+    assert folder.current().marks == {}
+
+
+def test_a_folder_that_cannot_be_listed_drains_nothing(
+    folder: DrainFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.path.write_text("not a folder")
+
+    assert folder.current().marks == {}
+    assert folder.current().marks == {}
+    assert caplog.text.count("cannot be listed") == 1
+
+
+def test_a_mark_that_cannot_be_written_leaves_nothing(
+    folder: DrainFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(OSError, match="No space"):
+        folder.add("bk_iam", "", None)
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_mark_that_vanishes_while_it_is_read_is_none(
+    folder: DrainFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.path.mkdir()
+    monkeypatch.setattr(os, "listdir", lambda _: ["bk_iam.json"])
+
+    assert folder.current().marks == {}
