@@ -27,7 +27,7 @@ class Picture:
     by_app: Mapping[str, Sequence[Container]] = field(default_factory=dict)
     apps: Sequence[str] = ()
     confirmed_at: float | None = None
-    fault: Fault | None = NOT_YET
+    fault: Fault | None = None
 
     def fault_at(self, now: float, stale_after: float) -> Fault | None:
         """Why this picture must not be answered from at `now`, or None when it may be."""

@@ -338,9 +338,7 @@ def test_slow_clients_do_not_stop_checks(engine: PrivateEngine) -> None:
         for number in range(500):
             client = socket.create_connection((service.host, service.port), timeout=60)
             clients.append(client)
-            client.sendall(
-                [b"", b"GET /container-healthcheck/he", b"GET / HTTP/1.1\r\nX: "][number % 3]
-            )
+            client.sendall(parts[number % 3])
         for number in range(200):
             clients[number].sendall(b"x")
             assert service.code("nope") == 12
