@@ -25,7 +25,9 @@ def main() -> int:
             _start_apps(engine)
             _serve(engine)
     except SandboxError as error:
-        print(f"The demo needs an engine of its own, and cannot start one: {error}", file=sys.stderr)
+        print(
+            f"The demo needs an engine of its own, and cannot start one: {error}", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("\nEverything is stopped and removed.")

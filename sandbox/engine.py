@@ -238,7 +238,7 @@ class PrivateEngine:
 def root_filesystem() -> bytes:
     """A tar archive of a root file system that holds nothing but a static busybox."""
     busybox = Path(str(shutil.which("busybox")))
-    builder = b"#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 1 & wait; done\n"
+    builder = b"#!/bin/sh\ntrap 'exit 0' TERM\nsleep 2147483647 & wait\n"
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(busybox.resolve(), "bin/busybox")

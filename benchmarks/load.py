@@ -1,0 +1,63 @@
+"""One run of wrk, and what processes use."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk measured: requests per second, and latencies in milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+    requests: int
+
+
+def wrk(url: str, *, connections: int = 8, seconds: float = 3) -> Load:
+    """Loads `url`, which must answer 200. Raises ValueError when it does not."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise ValueError(text)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    requests = re.search(r"(\d+) requests in", text)
+    if not rate or not requests:
+        raise ValueError(text)
+    return Load(
+        float(rate.group(1)), _percentile(text, 50), _percentile(text, 99), int(requests.group(1))
+    )
+
+
+def _percentile(text: str, percent: int) -> float:
+    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s)$", text, re.MULTILINE)
+    if not found:
+        raise ValueError(text)
+    return float(found.group(1)) * _UNITS[found.group(2)]
+
+
+def memory(pids: Iterable[int]) -> float:
+    """The proportional set size of these processes together, in megabytes."""
+    rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
+    sizes = (re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE) for rollup in rollups)
+    return sum(int(size.group(1)) for size in sizes if size) / 1024
+
+
+def open_files(pids: Iterable[int]) -> int:
+    """How many files these processes have open together."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)  # noqa: PTH208
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """The processor time that these processes have used so far."""
+    stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split() for pid in pids)
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / _TICKS
