@@ -54,7 +54,7 @@ def memory(pids: Iterable[int]) -> float:
 
 def open_files(pids: Iterable[int]) -> int:
     """How many files these processes have open together."""
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)  # noqa: PTH208
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

@@ -53,7 +53,7 @@ def _service(engine: PrivateEngine, **settings: object) -> RunningService:
     return RunningService(engine.url, environment={"COVERAGE_PROCESS_START": ""}, **settings)  # type: ignore[arg-type]
 
 
-def _compare(service: RunningService, size: int) -> tuple[list[tuple[object, ...]], float]:
+def _compare(service: RunningService, size: int) -> tuple[Sequence[tuple[object, ...]], float]:
     """The rows of one size, and the check's median rate; the two paths are loaded in turn."""
     base = f"http://{service.host}:{service.port}{service.prefix}"
     paths = {"/health": f"{base}/health", "check": f"{base}/apps/health/app1"}

@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 LONGEST_WAIT = 30
 """The longest time an answer is held back for `Prefer: wait`, in seconds (RFC 7240)."""
 
-HTTP_STATUS = {Code.HEALTHY: 200, Code.BAD_APP_CODE: 400}
 _REFUSED = 503
 
 _HEALTH_BODY = formatter.text_body(Code.HEALTHY, "i'm healthy")
@@ -59,14 +58,12 @@ class _Views:
 
     def check(self, app_code: str) -> Response:
         if not is_app_code(app_code):
-            return _answer(_bad_app_code(app_code), HTTP_STATUS[Code.BAD_APP_CODE])
+            return _answer(_bad_app_code(app_code), 400)
         report = self._board.report()
-        verdict = report.verdict(app_code)
+        code, body = report.check(app_code)
         if request.query_string and request.args.get("all", "").lower() in ("true", "1"):
-            body = formatter.verdict_body(verdict, containers=True)
-        else:
-            body = report.body(app_code)
-        return _answer(body, HTTP_STATUS.get(verdict.code, _REFUSED))
+            body = formatter.verdict_body(report.verdict(app_code), containers=True)
+        return _answer(body, 200 if code is Code.HEALTHY else _REFUSED)
 
     def codes(self) -> Response:
         wait = _preferred_wait()

@@ -12,17 +12,26 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import NamedTuple
 
 from container_healthcheck import formatter
 from container_healthcheck.drains import Drains
 from container_healthcheck.picture import Picture
-from container_healthcheck.verdict import Fault, Verdict, judge
+from container_healthcheck.verdict import Code, Fault, Verdict, judge
 
 log = logging.getLogger(__name__)
 
-# How often changes that nobody announces (a drain mark, a picture growing stale) are looked for, in
-# seconds.
+# How often changes that nobody shows (a drain mark, a picture growing stale) are looked for, while
+# somebody waits and otherwise, in seconds. Waking up is what an idle worker's time goes into.
 LOOK_INTERVAL = 0.05
+IDLE_LOOK_INTERVAL = 1.0
+
+
+class Check(NamedTuple):
+    """An answer to a check, ready to be sent."""
+
+    code: Code
+    body: bytes
 
 
 class Report:
@@ -46,37 +55,29 @@ class Report:
         self.fault: Fault | None = picture.fault_at(now, stale_after)
         fresh = picture.confirmed_at is not None and self.fault is None
         self.valid_until = (picture.confirmed_at or 0) + stale_after if fresh else float("inf")
-        self._verdicts: dict[str, Verdict] = {}
-        self._bodies: dict[str, bytes] = {}
+        self._checks: dict[str, Check] = {}
 
     def verdict(self, app_code: str) -> Verdict:
         """The verdict on one app."""
-        kept = self._verdicts.get(app_code)
-        if kept is not None:
-            return kept
-        candidates = self.picture.by_app.get(app_code, ())
-        verdict = judge(
+        return judge(
             app_code,
             drain=self.drains.reason(app_code),
             fault=self.fault,
-            candidates=candidates,
+            candidates=self.picture.by_app.get(app_code, ()),
             probe_failure=self.failing.get(app_code),
         )
-        # Only of apps that exist: what callers make up must not fill the memory.
-        if candidates:
-            self._verdicts[app_code] = verdict
-        return verdict
 
-    def body(self, app_code: str) -> bytes:
-        """The body of the answer to a check of one app."""
-        kept = self._bodies.get(app_code)
+    def check(self, app_code: str) -> Check:
+        """The answer to a check of one app, which need not be an app that exists."""
+        kept = self._checks.get(app_code)
         if kept is not None:
             return kept
         verdict = self.verdict(app_code)
-        body = formatter.verdict_body(verdict)
-        if verdict.containers:
-            self._bodies[app_code] = body
-        return body
+        check = Check(verdict.code, formatter.verdict_body(verdict))
+        # Only of apps that exist: what callers make up must not fill the memory.
+        if app_code in self.picture.by_app:
+            self._checks[app_code] = check
+        return check
 
     @cached_property
     def verdicts(self) -> Mapping[str, Verdict]:
@@ -99,52 +100,59 @@ class Report:
 class Board:
     """Where checks read, and where they wait.
 
-    `picture`, `failing` and `drains` return the newest of each, always the same object until it
-    changes. `on_report` is called with every new report, from the board's own thread.
+    `drains` returns the marks in force, the same object until they change. `on_report` is called
+    with every new report.
     """
 
     def __init__(
         self,
-        *,
-        picture: Callable[[], Picture],
-        failing: Callable[[], Mapping[str, str]],
         drains: Callable[[], Drains],
+        *,
         stale_after: float,
         on_report: Callable[[Report], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._picture = picture
-        self._failing = failing
         self._drains = drains
         self._stale_after = stale_after
         self._on_report = on_report
         self._clock = clock
+        self._picture = Picture()
+        self._failing: Mapping[str, str] = {}
         self._report = self._make()
+        self._announced: Report | None = None
         self._changed = threading.Condition()
-        self._poked = threading.Event()
+        self._waiting = 0
+        self._awaited = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
 
     def start(self) -> None:
-        """Begins to look for changes, in the background."""
+        """Begins to look for changes that nobody shows, in the background."""
         self._thread.start()
 
     def stop(self) -> None:
         """Ends all waiting, now and from now on. Returns at once."""
         self._closing = True
-        self._poked.set()
-        self._wake_waiters()
+        self._awaited.set()
+        with self._changed:
+            self._changed.notify_all()
 
-    def poke(self) -> None:
-        """Says that a source was replaced."""
-        self._poked.set()
+    def show_picture(self, picture: Picture) -> None:
+        """Takes the watcher's newest picture."""
+        self._picture = picture
+        self._announce()
+
+    def show_failing(self, failing: Mapping[str, str]) -> None:
+        """Takes what the prober saw of the apps that must not be called healthy."""
+        self._failing = failing
+        self._announce()
 
     def report(self) -> Report:
         """What can be said now."""
         report = self._report
         if (
-            report.picture is self._picture()
-            and report.failing is self._failing()
+            report.picture is self._picture
+            and report.failing is self._failing
             and report.drains is self._drains()
             and self._clock() < report.valid_until
         ):
@@ -159,36 +167,45 @@ class Board:
         """
         deadline = self._clock() + timeout
         with self._changed:
-            while True:
-                report = self.report()
-                left = deadline - self._clock()
-                if not is_known(report) or left <= 0 or self._closing:
-                    return report
-                self._changed.wait(left)
+            self._waiting += 1
+            self._awaited.set()
+            try:
+                while True:
+                    report = self.report()
+                    left = deadline - self._clock()
+                    if not is_known(report) or left <= 0 or self._closing:
+                        return report
+                    self._changed.wait(left)
+            finally:
+                self._waiting -= 1
 
     def _make(self) -> Report:
         return Report(
-            self._picture(),
-            self._failing(),
+            self._picture,
+            self._failing,
             self._drains(),
             now=self._clock(),
             stale_after=self._stale_after,
         )
 
-    def _run(self) -> None:
-        seen: Report | None = None
-        while not self._closing:
-            self._poked.wait(LOOK_INTERVAL)
-            self._poked.clear()
-            try:
-                report = self.report()
-                if report is not seen:
-                    seen = report
-                    self._wake_waiters()
-                    self._on_report(report)
-            except Exception:
-                log.exception("the board stumbled; it goes on")
-
-    def _wake_waiters(self) -> None:
+    def _announce(self) -> None:
         with self._changed:
-            self._changed.notify_all()
+            report, known = self.report(), self._announced
+            if report is known:
+                return
+            self._announced = report
+            if known is None or known.fault != report.fault or known.etag != report.etag:
+                self._changed.notify_all()
+            try:
+                self._on_report(report)
+            except Exception:
+                log.exception("a listener to reports stumbled")
+
+    def _run(self) -> None:
+        while not self._closing:
+            if self._waiting:
+                time.sleep(LOOK_INTERVAL)
+            else:
+                self._awaited.clear()
+                self._awaited.wait(IDLE_LOOK_INTERVAL)
+            self._announce()

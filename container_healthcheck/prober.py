@@ -7,12 +7,13 @@ pictures; what the probes saw is one mapping that is replaced whole, so readers 
 
 from __future__ import annotations
 
+import heapq
 import logging
 import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from container_healthcheck.picture import Picture
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 # An app that has come back is asked this often until it answers, in seconds.
 RETURNING_INTERVAL = 1.0
 LONGEST_SLEEP = 60.0
+SLOTS = 20
 UNASKED = "it has started again and was not asked yet"
 
 
@@ -33,7 +35,7 @@ class _App:
     """
 
     containers: frozenset[str]
-    due: float
+    due: float = 0.0
     awaited: bool = False
     failures: int = 0
     seen: str = UNASKED
@@ -41,12 +43,21 @@ class _App:
     asking: bool = False
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class _Turn:
+    """A moment at which an app is to be asked; void when the app's own `due` is another."""
+
+    due: float
+    app_code: str = field(compare=False)
+    app: _App = field(compare=False)
+
+
 class Prober:
     """Probes apps in the background and keeps what failed.
 
     `probe` asks one app and returns None when it passed, else what it saw; it must end by itself.
-    `failing` holds what was seen of each app that must not be called healthy; `on_change` is called
-    after it was replaced. `interval` is in seconds, `fall` the failures in a row that count.
+    `failing` holds what was seen of each app that must not be called healthy; `on_change` is given
+    each new one. `interval` is in seconds, `fall` the failures in a row that count.
     """
 
     def __init__(
@@ -55,7 +66,7 @@ class Prober:
         *,
         interval: float,
         fall: int,
-        on_change: Callable[[], None],
+        on_change: Callable[[Mapping[str, str]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._probe = probe
@@ -64,6 +75,7 @@ class Prober:
         self._on_change = on_change
         self._clock = clock
         self._apps: dict[str, _App] = {}
+        self._turns: list[_Turn] = []
         self._knows_start = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -105,8 +117,9 @@ class Prober:
     ) -> None:
         app = self._apps.get(app_code)
         if app is None:
-            app = self._apps[app_code] = _App(containers, self._next_turn(app_code))
+            app = self._apps[app_code] = _App(containers)
             if not self._knows_start:
+                self._set_due(app_code, app, self._next_turn(app_code))
                 return
         elif app.containers & (containers - started):
             app.containers = containers
@@ -114,15 +127,16 @@ class Prober:
         app.containers = containers
         app.awaited, app.seen, app.failures = True, UNASKED, 0
         app.life += 1
-        app.due = self._clock()
+        self._set_due(app_code, app, self._clock())
 
     def _next_turn(self, app_code: str) -> float:
         """When the app's turn comes next, on the clock.
 
         All workers of one host share the clock, so they probe an app at the same moment and see the
-        same; the turns of different apps are spread over the interval.
+        same. The turns of different apps are spread over the interval, some at the same moment:
+        waking up costs more than a probe.
         """
-        offset = zlib.crc32(app_code.encode()) % 1000 / 1000 * self._interval
+        offset = zlib.crc32(app_code.encode()) % SLOTS / SLOTS * self._interval
         return (self._clock() - offset) // self._interval * self._interval + self._interval + offset
 
     def _run(self) -> None:
@@ -139,16 +153,24 @@ class Prober:
         """Starts the probes that are due, and returns how long until the next, in seconds."""
         with self._lock:
             now = self._clock()
-            waiting = {code: app for code, app in self._apps.items() if not app.asking}
-            for app_code, app in waiting.items():
-                if app.due <= now:
-                    app.asking = True
+            while self._turns and self._turns[0].due <= now:
+                turn = heapq.heappop(self._turns)
+                if self._is_on(turn):
+                    turn.app.asking = True
                     threading.Thread(
-                        target=self._ask, args=(app_code, app, app.life), daemon=True
+                        target=self._ask, args=(turn.app_code, turn.app, turn.app.life), daemon=True
                     ).start()
-            idle = (app.due for app in waiting.values() if not app.asking)
-            self._planned = min(idle, default=now + LONGEST_SLEEP)
+            self._planned = self._turns[0].due if self._turns else now + LONGEST_SLEEP
             return max(self._planned - now, 0)
+
+    def _is_on(self, turn: _Turn) -> bool:
+        """False for a turn that an earlier one, or the app's end, has made void."""
+        app = turn.app
+        return app.due == turn.due and not app.asking and self._apps.get(turn.app_code) is app
+
+    def _set_due(self, app_code: str, app: _App, due: float) -> None:
+        app.due = due
+        heapq.heappush(self._turns, _Turn(due, app_code, app))
 
     def _ask(self, app_code: str, app: _App, life: int) -> None:
         try:
@@ -160,26 +182,30 @@ class Prober:
             app.asking = False
             if app.life == life:
                 self._note(app_code, app, seen)
-                self._publish()
+            else:
+                self._set_due(app_code, app, self._clock())
             if app.due < self._planned:
                 self._wake.set()
 
     def _note(self, app_code: str, app: _App, seen: str | None) -> None:
-        app.due = self._next_turn(app_code)
+        before = self._is_failing(app)
+        due = self._next_turn(app_code)
         if seen is None:
             app.awaited, app.failures = False, 0
-            return
-        app.failures += 1
-        app.seen = seen
+        else:
+            app.failures += 1
+            app.seen = seen
         if app.awaited:
-            app.due = min(app.due, self._clock() + RETURNING_INTERVAL)
+            due = min(due, self._clock() + RETURNING_INTERVAL)
+        self._set_due(app_code, app, due)
+        if before or self._is_failing(app):
+            self._publish()
+
+    def _is_failing(self, app: _App) -> bool:
+        return app.awaited or app.failures >= self._fall
 
     def _publish(self) -> None:
-        failing = {
-            app_code: app.seen
-            for app_code, app in self._apps.items()
-            if app.awaited or app.failures >= self._fall
-        }
+        failing = {code: app.seen for code, app in self._apps.items() if self._is_failing(app)}
         if failing != self.failing:
             self.failing = failing
-            self._on_change()
+            self._on_change(failing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from container_healthcheck.board import Board
 from container_healthcheck.config import Settings
@@ -13,6 +13,9 @@ from container_healthcheck.picture import Picture
 from container_healthcheck.probe import probe
 from container_healthcheck.prober import Prober
 from container_healthcheck.watcher import Source, Watcher
+
+# Gunicorn ends a worker that is not up after 30 s. In seconds.
+LONGEST_START = 10.0
 
 
 class Service:
@@ -31,15 +34,13 @@ class Service:
         connect: Callable[[float], Source] | None = None,
     ) -> None:
         self._settings = settings
-        self._picture = Picture()
-        self._failing: Mapping[str, str] = {}
         self._prober: Prober | None = None
         if settings.probe_url:
             self._prober = Prober(
                 self._probe,
                 interval=settings.probe_interval,
                 fall=settings.probe_fall,
-                on_change=self._take_failing,
+                on_change=lambda failing: self.board.show_failing(failing),
             )
         self._watcher = Watcher(
             connect or (lambda timeout: Engine(settings, timeout=timeout, bounded=bounded)),
@@ -49,9 +50,7 @@ class Service:
             resync_interval=settings.resync_interval,
         )
         self.board = Board(
-            picture=lambda: self._picture,
-            failing=lambda: self._failing,
-            drains=DrainFolder(settings.state_dir).current,
+            DrainFolder(settings.state_dir).current,
             stale_after=settings.stale_after,
             on_report=Journal(is_lead).note,
         )
@@ -65,7 +64,7 @@ class Service:
         if self._prober is not None:
             self._prober.start()
         self._watcher.start()
-        self._watcher.wait_tried(2 * self._settings.docker_timeout)
+        self._watcher.wait_tried(min(2 * self._settings.docker_timeout, LONGEST_START))
 
     def stop(self) -> None:
         """Ends the observers and all waiting clients. Returns at once."""
@@ -78,13 +77,7 @@ class Service:
         # The prober first: an app that has come back must not be healthy for a moment.
         if self._prober is not None:
             self._prober.observe(picture, started)
-        self._picture = picture
-        self.board.poke()
-
-    def _take_failing(self) -> None:
-        if self._prober is not None:
-            self._failing = self._prober.failing
-            self.board.poke()
+        self.board.show_picture(picture)
 
     def _probe(self, app_code: str) -> str | None:
         url = self._settings.probe_target(app_code)

@@ -223,7 +223,7 @@ def ask(app_code):
     return seen
 
 names = ["good-1", *(f"hung{number}-1" for number in range(1000))]
-prober = Prober(ask, interval=1, fall=2, on_change=lambda: None)
+prober = Prober(ask, interval=1, fall=2, on_change=lambda _: None)
 prober.observe(draw(map(container, names), PATTERN, confirmed_at=0), frozenset())
 prober.start()
 wait_for(lambda: len(begun) >= 1000, "a thousand probes to hang")

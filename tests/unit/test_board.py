@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from container_healthcheck.board import Board, Report
 from container_healthcheck.drains import Drains, Mark
-from container_healthcheck.picture import Picture, draw
+from container_healthcheck.picture import draw
 from container_healthcheck.verdict import Code
-from sandbox.waiting import wait_for
 from tests.unit.containers import PATTERN, container
 
 STALE_AFTER = 15.0
 
 
 class Sources:
-    """What a board reads, to be replaced by the test."""
+    """What a board is given."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.picture = draw([container("a-1"), container("b-1")], PATTERN, confirmed_at=100)
-        self.failing: Mapping[str, str] = {}
         self.drains = Drains()
 
     def board(self, **options: Any) -> Board:
-        return Board(
-            picture=lambda: self.picture,
-            failing=lambda: self.failing,
-            drains=lambda: self.drains,
-            stale_after=STALE_AFTER,
-            clock=lambda: self.now,
-            **options,
+        board = Board(
+            lambda: self.drains, stale_after=STALE_AFTER, clock=lambda: self.now, **options
         )
+        board.show_picture(self.picture)
+        return board
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ def test_a_report_is_kept_until_a_source_changes(sources: Sources) -> None:
     report = board.report()
 
     assert board.report() is report
-    sources.failing = {"a": "502"}
+    board.show_failing({"a": "502"})
     assert board.report() is not report
     assert board.report().verdict("a").code is Code.NOT_SERVING
 
@@ -76,19 +71,18 @@ def test_a_report_ends_when_its_picture_grows_stale(sources: Sources) -> None:
 def test_a_check_is_worked_out_once(sources: Sources) -> None:
     report = sources.board().report()
 
-    assert report.verdict("a") is report.verdict("a")
-    assert report.body("a") is report.body("a")
+    assert report.check("a") is report.check("a")
 
 
 def test_what_callers_make_up_is_not_kept(sources: Sources) -> None:
     report = sources.board().report()
 
     for number in range(1000):
-        assert report.verdict(f"x{number}").code is Code.NO_CONTAINER
-        assert b'"code":12' in report.body(f"x{number}")
+        code, body = report.check(f"x{number}")
+        assert code is Code.NO_CONTAINER
+        assert b'"code":12' in body
 
-    assert not report._verdicts
-    assert not report._bodies
+    assert not report._checks
 
 
 def test_all_codes_include_drained_apps_without_containers(sources: Sources) -> None:
@@ -106,8 +100,9 @@ def test_equal_codes_have_equal_etags(sources: Sources) -> None:
     )
     assert sources.board().report().etag == before
 
-    sources.failing = {"a": "502"}
-    assert sources.board().report().etag != before
+    board = sources.board()
+    board.show_failing({"a": "502"})
+    assert board.report().etag != before
 
 
 def never(_: Report) -> bool:
@@ -128,20 +123,38 @@ def in_background(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("poke", [True, False])
-def test_waiting_ends_when_a_source_changes(sources: Sources, running: Board, poke: bool) -> None:
-    known = running.report().etag
+def a_probe_fails(_: Sources, board: Board) -> None:
+    board.show_failing({"a": "502"})
+
+
+def a_picture_comes(_: Sources, board: Board) -> None:
+    board.show_picture(draw([container("a-1", state="exited")], PATTERN, confirmed_at=100))
+
+
+def a_mark_is_made(sources: Sources, _: Board) -> None:
+    sources.drains = Drains({"a": Mark(0, None, "")})
+
+
+def the_picture_grows_stale(sources: Sources, _: Board) -> None:
+    sources.now = 100 + STALE_AFTER
+
+
+@pytest.mark.parametrize(
+    "change", [a_probe_fails, a_picture_comes, a_mark_is_made, the_picture_grows_stale]
+)
+def test_waiting_ends_when_a_verdict_changes(
+    sources: Sources, running: Board, change: Callable[[Sources, Board], None]
+) -> None:
+    known = running.report()
     found: list[Report] = []
     waiting = in_background(
-        lambda: found.append(running.wait(lambda report: report.etag == known, 1000))
+        lambda: found.append(running.wait(lambda report: report.etag == known.etag, 1000))
     )
 
-    sources.failing = {"a": "502"}
-    if poke:
-        running.poke()
+    change(sources, running)
     waiting.join(60)
 
-    assert found[0].verdict("a").code is Code.NOT_SERVING
+    assert not found[0].verdict("a").is_healthy
 
 
 def test_stopping_ends_all_waiting(sources: Sources) -> None:
@@ -167,19 +180,14 @@ def test_the_board_goes_on_when_a_listener_fails(
 
     caplog.set_level(logging.ERROR)
     board = sources.board(on_report=listen)
-    board.start()
-    wait_for(lambda: len(seen) == 1, "the first report")
-    sources.failing = {"a": "502"}
-    wait_for(lambda: len(seen) == 2, "the second report")
-    board.stop()
+    board.show_failing({"a": "502"})
 
-    assert "the board stumbled" in caplog.text
+    assert len(seen) == 2
+    assert "a listener to reports stumbled" in caplog.text
 
 
 def test_there_is_a_report_before_there_is_a_picture(sources: Sources) -> None:
-    sources.picture = Picture()
-
-    report = sources.board().report()
+    report = Board(lambda: sources.drains, stale_after=STALE_AFTER).report()
 
     assert report.fault is not None
     assert report.verdict("a").code is Code.ENGINE_FAULTY

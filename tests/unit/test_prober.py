@@ -35,7 +35,7 @@ class Apps:
         self.asked.append(app_code)
         return self.seen.get(app_code)
 
-    def _count(self) -> None:
+    def _count(self, _: object) -> None:
         self.changes += 1
 
     def observe(self, *containers: Container, started: frozenset[str] = NOTHING) -> None:
@@ -160,7 +160,7 @@ def test_a_single_failure_is_forgiven() -> None:
         return next(answers)
 
     prober = Prober(
-        answer, interval=0.01, fall=2, on_change=lambda: failed.append(dict(prober.failing))
+        answer, interval=0.01, fall=2, on_change=lambda failing: failed.append(dict(failing))
     )
     prober.observe(picture(OLD), NOTHING)
     prober.start()
@@ -194,7 +194,7 @@ def test_a_probe_from_before_a_restart_is_no_news() -> None:
         wait_for(lambda: gate, "the gate")
         return gate[0] if len(waiting) == 1 else BAD
 
-    prober = Prober(answer, interval=0.01, fall=2, on_change=lambda: None)
+    prober = Prober(answer, interval=0.01, fall=2, on_change=lambda _: None)
     prober.observe(picture(OLD), NOTHING)
     prober.start()
     wait_for(lambda: waiting, "a probe under way")
@@ -265,7 +265,7 @@ def test_the_prober_goes_on_when_it_stumbles_itself(
 def test_turns_are_at_the_same_moment_in_every_worker() -> None:
     def next_turn(now: float) -> float:
         prober = Prober(
-            lambda _: None, interval=5, fall=2, on_change=lambda: None, clock=lambda: now
+            lambda _: None, interval=5, fall=2, on_change=lambda _: None, clock=lambda: now
         )
         return prober._next_turn("bk_iam")
 
