@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
+INSTALL := pip install -q --disable-pip-version-check --require-hashes
 
 # Programs and the Debian packages they come in.
 ENGINE := dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static ip=iproute2 \
@@ -23,12 +24,14 @@ demo: $(VENV)/runtime ## the service with sample apps on a private Docker engine
 run: $(VENV)/runtime ## the service on this machine's own Docker engine; FLAGS="-port 4247 …"
 	@exec $(IN_VENV) -m container_healthcheck serve $(FLAGS)
 
-test: $(VENV)/dev ## all tests, with coverage
+test: $(VENV)/dev $(VENV)-lowest/ready ## all tests, with coverage
 	@tools/need $(TESTED)
 	@$(IN_VENV) -m coverage erase
 	@$(IN_VENV) -m coverage run -m pytest $(ARGS)
 	@$(IN_VENV) -m coverage combine -q
 	@$(IN_VENV) -m coverage report
+	@echo "Once more, with the lowest versions that setup.cfg allows"
+	@$(VENV)-lowest/bin/python -m pytest -q tests/unit tests/integration
 
 check: $(VENV)/dev ## lint, format and types
 	@$(IN_VENV) -m ruff check $(SOURCES)
@@ -43,14 +46,14 @@ bench: $(VENV)/dev ## measure speed, memory and load; prints a table
 	@tools/need $(TESTED) wrk=wrk
 	@$(IN_VENV) -m benchmarks
 
+LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.10 --upgrade
 lock: $(VENV)/dev ## renew the pinned versions in requirements/
-	@cd requirements && ../$(VENV)/bin/uv pip compile -q --universal --generate-hashes \
-		--python-version 3.10 --upgrade runtime.in -o runtime.txt
-	@cd requirements && ../$(VENV)/bin/uv pip compile -q --universal --generate-hashes \
-		--python-version 3.10 --upgrade dev.in -o dev.txt
+	@$(LOCK) requirements/runtime.in -o requirements/runtime.txt
+	@$(LOCK) requirements/dev.in -o requirements/dev.txt
+	@$(LOCK) --resolution lowest-direct requirements/lowest.in -o requirements/lowest.txt
 
 clean: ## remove what make made
-	rm -rf $(VENV) dist build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-lowest dist build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/runtime: requirements/runtime.txt
 	@tools/need $(PYTHON)=python3 python3-venv=python3-venv
@@ -58,10 +61,16 @@ $(VENV)/runtime: requirements/runtime.txt
 		{ echo "$(PYTHON) is too old: Python 3.10 or later is needed (make PYTHON=python3.11 …)" >&2; exit 1; }
 	@echo "Making the virtual environment $(VENV) and installing requirements/runtime.txt"
 	@[ -x $(IN_VENV) ] || $(PYTHON) -m venv $(VENV)
-	@$(IN_VENV) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@$(IN_VENV) -m $(INSTALL) -r requirements/runtime.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime requirements/dev.txt
 	@echo "Installing requirements/dev.txt into $(VENV)"
-	@$(IN_VENV) -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(IN_VENV) -m $(INSTALL) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)-lowest/ready: $(VENV)/runtime requirements/lowest.txt
+	@echo "Making the virtual environment $(VENV)-lowest and installing requirements/lowest.txt"
+	@$(IN_VENV) -m venv --clear $(VENV)-lowest
+	@$(VENV)-lowest/bin/python -m $(INSTALL) -r requirements/lowest.txt
 	@touch $@

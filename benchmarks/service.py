@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.load import Load, cpu_seconds, memory, open_files, wrk
+from sandbox.crowd import Crowd
 from sandbox.engine import PrivateEngine
 from sandbox.nginx import RunningNginx
 from sandbox.service import RunningService
-from sandbox.waiting import free_port, wait_for
+from sandbox.waiting import free_port, wait_for, wait_until
 
 SIZES = (10, 100, 300)
 ROUNDS = 3
 IDLE_SECONDS = 30
 MANY_CHECKS = 200_000
 CHANGES = 100
+CROWDS = (50, 1000)
+CROWD_ROUNDS = 25
 
 
 def tables() -> Iterator[str]:
@@ -25,6 +28,7 @@ def tables() -> Iterator[str]:
     with PrivateEngine() as engine:
         yield from _speed(engine)
         yield _changes(engine)
+        yield _waiting(engine)
 
 
 def _speed(engine: PrivateEngine) -> Iterator[str]:
@@ -126,6 +130,28 @@ def _changes(engine: PrivateEngine) -> str:
         for name, times in found.items()
     ]
     header = ("`docker …`", "times", "known after, p50 ms", "known after, p99 ms")
+    return _table(header, rows)
+
+
+def _waiting(engine: PrivateEngine) -> str:
+    """How long after `docker …` returns the last of many waiting clients has heard of it."""
+    container = engine.run("waited-1709878117")
+    rows = []
+    with _service(engine) as service:
+        wait_for(lambda: service.code("waited") == 0, "the first picture")
+        for size in CROWDS:
+            times = []
+            for change, code in ((container.pause, 13), (container.unpause, 0)) * CROWD_ROUNDS:
+                etag = service.get("/apps/health").headers["ETag"]
+                crowd = Crowd(service, size, etag, 30)
+                wait_for(crowd.is_settled, "the clients to wait")
+                change()
+                began = time.monotonic()
+                crowd.listen()
+                times.append(1000 * (max(crowd.heard_at) - began))
+                wait_until(lambda: service.code("waited"), code.__eq__, "the change everywhere")
+            rows.append((size, len(times), f"{statistics.median(times):.1f}", f"{_p99(times):.1f}"))
+    header = ("waiting clients", "times", "the last hears after, p50 ms", "p99 ms")
     return _table(header, rows)
 
 

@@ -52,7 +52,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def start_service(self) -> None:
         """Starts the observers, once the application is loaded."""
-        self.wsgi.extensions[EXTENSION].start()
+        self.wsgi.extensions[EXTENSION].start(successor=self.age > self.cfg.workers)
 
     def stop_service(self) -> None:
         """Ends the observers and answers the clients that wait for a change."""

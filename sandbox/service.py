@@ -76,6 +76,7 @@ class RunningService:
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] = (sys.executable, "-m", "container_healthcheck"),
         namespace: Sequence[str] = (),
+        cwd: Path = SOURCE,
         quiet: bool = True,
         **settings: object,
     ) -> None:
@@ -94,6 +95,7 @@ class RunningService:
         self.namespace = namespace
         self.command: Sequence[str] = [*namespace, *command, "serve", *flags]
         self.final_log = ""
+        self._cwd = cwd
         self._quiet = quiet
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -116,7 +118,7 @@ class RunningService:
         with self.log.open("ab") as log:
             output = log if self._quiet else None
             self.process = subprocess.Popen(
-                self.command, env=self.environment, cwd=SOURCE, stdout=output, stderr=output
+                self.command, env=self.environment, cwd=self._cwd, stdout=output, stderr=output
             )
         wait_for(self._has_started, "the service to answer")
 

@@ -12,6 +12,7 @@ import docker.errors
 import pytest
 
 from sandbox.engine import PrivateEngine, missing
+from sandbox.proxy import EngineProxy
 from sandbox.service import RunningService
 
 _numbers = itertools.count(1)
@@ -61,3 +62,10 @@ def run(engine: PrivateEngine) -> Iterator[Callable[..., Any]]:
     for container in started:
         with contextlib.suppress(docker.errors.NotFound):
             container.remove(force=True)
+
+
+@pytest.fixture
+def proxy(engine: PrivateEngine) -> Iterator[EngineProxy]:
+    """A way to the shared engine that counts, and can misbehave."""
+    with EngineProxy(engine.socket) as proxy:
+        yield proxy

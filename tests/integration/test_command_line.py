@@ -19,6 +19,7 @@ import pytest
 
 from container_healthcheck import __version__
 from sandbox.engine import PrivateEngine
+from sandbox.proxy import EngineProxy
 from sandbox.service import PREFIX, SOURCE, RunningService, ask
 from sandbox.waiting import free_port, wait_for, wait_until
 
@@ -273,9 +274,13 @@ def test_log_files_survive_rotation(engine: PrivateEngine, run: Run, app_code: s
 
 
 def test_a_change_is_logged_once_however_many_workers(
-    engine: PrivateEngine, run: Run, app_code: str
+    proxy: EngineProxy, run: Run, app_code: str
 ) -> None:
-    with RunningService(engine.url, workers=4) as service:
+    with RunningService(proxy.url, workers=4) as service:
+        wait_for(
+            lambda: sum("/containers/json" in line for line in proxy.requests) >= 4,
+            "each worker's first list",
+        )
         container = run(f"{app_code}-1")
         becomes(service, app_code, 0)
         for worker in service.workers()[:2]:

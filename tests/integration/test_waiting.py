@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +10,12 @@ from typing import Any
 import pytest
 
 from container_healthcheck.drains import DrainFolder
+from sandbox.crowd import Crowd
 from sandbox.engine import PrivateEngine
 from sandbox.service import RunningService
 from sandbox.waiting import wait_for, wait_until
 
 Run = Callable[..., Any]
-PATH = "/container-healthcheck/apps/health"
 
 
 @pytest.fixture
@@ -33,50 +31,6 @@ def etag(service: RunningService) -> str:
 
 def waiting(etag: str, seconds: int) -> dict[str, str]:
     return {"If-None-Match": etag, "Prefer": f"wait={seconds}"}
-
-
-class Crowd:
-    """Many clients that wait at once, each on a connection of its own."""
-
-    def __init__(self, service: RunningService, size: int, etag: str, seconds: int) -> None:
-        request = (
-            f"GET {PATH} HTTP/1.1\r\nHost: x\r\nIf-None-Match: {etag}\r\n"
-            f"Prefer: wait={seconds}\r\nConnection: close\r\n\r\n"
-        )
-        self.answers: dict[socket.socket, bytes] = {}
-        self.heard_at: list[float] = []
-        self._selector = selectors.DefaultSelector()
-        for _ in range(size):
-            connection = socket.create_connection((service.host, service.port), timeout=60)
-            connection.sendall(request.encode())
-            self._selector.register(connection, selectors.EVENT_READ)
-            self.answers[connection] = b""
-
-    def is_silent(self) -> bool:
-        return not self._selector.select(timeout=0)
-
-    def listen(self) -> list[bytes]:
-        """Every client's answer."""
-        while self._selector.get_map():
-            ready = self._selector.select(timeout=60)
-            assert ready, "a client was forgotten"
-            for key, _ in ready:
-                connection = key.fileobj
-                assert isinstance(connection, socket.socket)
-                data = connection.recv(65536)
-                if not self.answers[connection]:
-                    self.heard_at.append(time.monotonic())
-                self.answers[connection] += data
-                if not data:
-                    self._selector.unregister(connection)
-                    connection.close()
-        self._selector.close()
-        return list(self.answers.values())
-
-
-def is_settled(service: RunningService, crowd: Crowd) -> bool:
-    """True once every client's request is being held by a worker."""
-    return service.get("/health").status == 200 and crowd.is_silent()
 
 
 def test_without_a_known_etag_the_answer_comes_at_once(quiet: RunningService) -> None:
@@ -137,7 +91,7 @@ def test_every_client_hears_of_a_change(
     quiet: RunningService, run: Run, app_code: str, size: int
 ) -> None:
     crowd = Crowd(quiet, size, etag(quiet), 30)
-    wait_for(lambda: is_settled(quiet, crowd), "the clients to wait")
+    wait_for(crowd.is_settled, "the clients to wait")
 
     run(f"quiet.{app_code}-1")
     answers = crowd.listen()
@@ -150,7 +104,7 @@ def test_a_check_is_quick_beside_a_thousand_waiting_clients(
     quiet: RunningService, app_code: str
 ) -> None:
     crowd = Crowd(quiet, 1000, etag(quiet), 2)
-    wait_for(lambda: is_settled(quiet, crowd), "the clients to wait")
+    wait_for(crowd.is_settled, "the clients to wait")
 
     assert quiet.code(app_code) == 12
 
@@ -159,7 +113,7 @@ def test_a_check_is_quick_beside_a_thousand_waiting_clients(
 
 def test_waiting_clients_are_let_go_when_the_service_ends(quiet: RunningService) -> None:
     crowd = Crowd(quiet, 50, etag(quiet), 30)
-    wait_for(lambda: is_settled(quiet, crowd), "the clients to wait")
+    wait_for(crowd.is_settled, "the clients to wait")
     began = time.monotonic()
 
     assert quiet.stop() == 0
@@ -172,7 +126,7 @@ def test_a_drain_is_heard_of_too(quiet: RunningService, run: Run, app_code: str)
     run(f"quiet.{app_code}-1")
     wait_until(lambda: quiet.code(app_code), lambda code: code == 0, "health")
     crowd = Crowd(quiet, 1, etag(quiet), 30)
-    wait_for(lambda: is_settled(quiet, crowd), "the client to wait")
+    wait_for(crowd.is_settled, "the client to wait")
 
     DrainFolder(Path(quiet.folder.name)).add(app_code, "", None)
 

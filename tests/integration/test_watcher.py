@@ -33,12 +33,6 @@ def own_engine() -> Iterator[PrivateEngine]:
         yield engine
 
 
-@pytest.fixture
-def proxy(engine: PrivateEngine) -> Iterator[EngineProxy]:
-    with EngineProxy(engine.socket) as proxy:
-        yield proxy
-
-
 def becomes(service: RunningService, app_code: str, code: int) -> Answer:
     return wait_until(
         lambda: service.check(app_code), lambda a: a.code == code, f"{app_code} to be {code}"
