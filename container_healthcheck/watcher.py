@@ -14,6 +14,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from container_healthcheck.container import Container
@@ -33,6 +35,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 # entry in the frozen engine's queue of connections, and one that is held is answered at once when
 # the engine goes on.
 LONGEST_PATIENCE = 30.0
+LONGEST_SLEEP = 1.0
 
 
 class Stream(Protocol):
@@ -61,10 +64,24 @@ Publish = Callable[[Picture, frozenset[str]], None]
 """Takes each new picture, with the ids of the containers that were started since the last one."""
 
 
+@dataclass(slots=True)
+class _Memory:
+    """What outlasts a subscription.
+
+    `heard_at` is the engine's time of the latest event, in nanoseconds; `since` is that, or the
+    time of the first subscription, as the engine's API takes it.
+    """
+
+    picture: Picture = field(default_factory=Picture)
+    heard_at: int = 0
+    since: str = ""
+
+
 class Watcher:
     """Watches one engine and publishes every new picture.
 
-    `connect` makes an engine client whose questions take at most so many seconds.
+    `connect` makes an engine client whose questions take at most so many seconds. Times are in
+    seconds.
     """
 
     def __init__(
@@ -83,9 +100,7 @@ class Watcher:
         self._docker_timeout = docker_timeout
         self._resync_interval = resync_interval
         self._clock = clock
-        self._picture = Picture()
-        self._heard_at = 0
-        self._since: str | None = None
+        self._memory = _Memory()
         self._failures = 0
         self._stopping = threading.Event()
         self._tried = threading.Event()
@@ -106,87 +121,116 @@ class Watcher:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                _Session(self).run()
+                self._watch()
             except EngineError as error:
                 self._note(error.fault)
             except Exception as error:
                 log.exception("the watcher stumbled; it starts over")
                 self._note(Fault(Code.ENGINE_FAULTY, f"internal error: {error!r}"))
-            self._tried.set()
             self._stopping.wait(min(SHORTEST_PAUSE * 2**self._failures, LONGEST_PAUSE))
+
+    def _watch(self) -> None:
+        patience = self._patience()
+        with (
+            closing(self._connect(patience)) as streamer,
+            closing(self._connect(patience)) as lister,
+        ):
+            memory = self._memory
+            since, memory.since = memory.since, memory.since or f"{time.time():.3f}"
+            with closing(streamer.subscribe(since or None)) as stream:
+                subscription = _Subscription(
+                    memory,
+                    lister,
+                    stream,
+                    self._show,
+                    pattern=self._pattern,
+                    resync_interval=self._resync_interval,
+                    clock=self._clock,
+                )
+                subscription.follow(self._stopping)
+
+    def _show(self, picture: Picture, started: frozenset[str]) -> None:
+        self._failures = 0
+        self._swap(picture, started)
 
     def _note(self, fault: Fault) -> None:
         log.debug("engine: %s", fault.text)
         self._failures = min(self._failures + 1, 10)
-        self._swap(dataclasses.replace(self._picture, fault=fault))
+        self._swap(dataclasses.replace(self._memory.picture, fault=fault), frozenset())
 
-    def _swap(self, picture: Picture, started: frozenset[str] = frozenset()) -> None:
-        self._picture = picture
+    def _swap(self, picture: Picture, started: frozenset[str]) -> None:
+        self._memory.picture = picture
         self._publish(picture, started)
+        self._tried.set()
 
-    @property
     def _patience(self) -> float:
-        fault = self._picture.fault
+        """How long to hold a question open, in seconds."""
+        fault = self._memory.picture.fault
         if fault is None or fault.code is not Code.ENGINE_FAULTY:
             return self._docker_timeout
         patient: float = self._docker_timeout * 2**self._failures
         return max(self._docker_timeout, min(patient, LONGEST_PATIENCE))
 
 
-class _Session:
-    """One subscription, from connecting to its end."""
+class _Subscription:
+    """Follows one stream of events, until it ends."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-        self._lister = watcher._connect(watcher._patience)
-        self._streamer = watcher._connect(watcher._patience)
+    def __init__(
+        self,
+        memory: _Memory,
+        lister: Source,
+        stream: Stream,
+        show: Publish,
+        *,
+        pattern: NamePattern,
+        resync_interval: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._memory = memory
+        self._lister = lister
+        self._stream = stream
+        self._show = show
+        self._pattern = pattern
+        self._resync_interval = resync_interval
+        self._clock = clock
         self._events: queue.Queue[Event | EngineError] = queue.Queue()
         self._settling: dict[str, float] = {}
         self._unannounced: dict[str, float] = {}
-        self._replayed_until = watcher._heard_at
+        self._replayed_until = memory.heard_at
 
-    def run(self) -> None:
-        """Watches until the engine fails or the watcher stops. Raises EngineError."""
-        since = self._watcher._since
-        self._watcher._since = since or f"{time.time():.3f}"
-        try:
-            stream = self._streamer.subscribe(since)
-            try:
-                threading.Thread(target=self._read, args=(stream,), daemon=True).start()
-                self._watch()
-            finally:
-                stream.close()
-        finally:
-            self._streamer.close()
-            self._lister.close()
+    def follow(self, stopping: threading.Event) -> None:
+        """Keeps the picture true until told to stop, or until the stream proves to be stalled.
 
-    def _read(self, stream: Stream) -> None:
-        try:
-            for event in stream:
-                self._events.put(event)
-        except EngineError as error:
-            self._events.put(error)
-
-    def _watch(self) -> None:
-        watcher = self._watcher
+        Raises EngineError.
+        """
+        threading.Thread(target=self._read, daemon=True).start()
         self._list_all()
-        watcher._failures = 0
-        resync_at = watcher._clock() + watcher._resync_interval
-        while not watcher._stopping.is_set():
-            self._handle(self._gather(resync_at))
-            now = watcher._clock()
+        resync_at = self._clock() + self._resync_interval
+        while not stopping.is_set():
+            events = self._gather(resync_at)
+            self._handle([event for event in events if self._is_news(event)])
+            # Only now: what could not be handled is to come again with the next subscription.
+            self._remember(events)
+            now = self._clock()
             if now >= resync_at:
                 self._list_all()
-                resync_at = now + watcher._resync_interval
+                resync_at = now + self._resync_interval
             if any(deadline <= now for deadline in self._unannounced.values()):
                 log.debug("the engine's event stream missed a change; subscribing again")
                 return
+
+    def _read(self) -> None:
+        try:
+            for event in self._stream:
+                self._events.put(event)
+        except EngineError as error:
+            self._events.put(error)
 
     def _gather(self, resync_at: float) -> list[Event]:
         """The events that are there, after waiting for the next one or the next thing due."""
         due = min([resync_at, *self._settling.values(), *self._unannounced.values()])
         # Now and then the stop flag wants a look as well.
-        timeout = min(max(due - self._watcher._clock(), 0), 1.0)
+        timeout = min(max(due - self._clock(), 0), LONGEST_SLEEP)
         found: list[Event] = []
         try:
             while True:
@@ -196,17 +240,21 @@ class _Session:
                 found.append(item)
                 timeout = 0
         except queue.Empty:
-            return [event for event in found if self._is_news(event)]
+            return found
 
     def _is_news(self, event: Event) -> bool:
-        if event.time > self._watcher._heard_at:
-            seconds, nanoseconds = divmod(event.time, 10**9)
-            self._watcher._heard_at = event.time
-            self._watcher._since = f"{seconds}.{nanoseconds:09d}"
+        """False for an event that an earlier subscription has handled already."""
         return not 0 < event.time <= self._replayed_until
 
+    def _remember(self, events: list[Event]) -> None:
+        heard_at = max([event.time for event in events], default=0)
+        if heard_at > self._memory.heard_at:
+            seconds, nanoseconds = divmod(heard_at, 10**9)
+            self._memory.heard_at = heard_at
+            self._memory.since = f"{seconds}.{nanoseconds:09d}"
+
     def _handle(self, events: list[Event]) -> None:
-        now = self._watcher._clock()
+        now = self._clock()
         ids = {event.container_id for event in events}
         settled = {each for each, due in self._settling.items() if due <= now}
         for each in settled:
@@ -219,27 +267,20 @@ class _Session:
             self._list_some(sorted(ids | settled), started)
 
     def _list_some(self, ids: list[str], started: frozenset[str]) -> None:
-        old = self._watcher._picture
+        old = self._memory.picture
         listed = self._lister.containers(ids=ids)
         kept = [each for each in old.containers.values() if each.id not in ids]
-        self._publish([*kept, *listed], old.confirmed_at, started)
+        containers = [*kept, *listed]
+        self._show(draw(containers, self._pattern, confirmed_at=old.confirmed_at), started)
 
     def _list_all(self) -> None:
-        watcher = self._watcher
-        old = watcher._picture
-        asked_at = watcher._clock()
+        old = self._memory.picture
+        asked_at = self._clock()
         listed = self._lister.containers()
-        self._publish(listed, asked_at, frozenset())
+        self._show(draw(listed, self._pattern, confirmed_at=asked_at), frozenset())
         if old.confirmed_at is not None:
             for each in _changed(old.containers.values(), listed) - self._settling.keys():
                 self._unannounced.setdefault(each, asked_at + LATE_EVENT)
-
-    def _publish(
-        self, containers: list[Container], confirmed_at: float | None, started: frozenset[str]
-    ) -> None:
-        watcher = self._watcher
-        watcher._swap(draw(containers, watcher._pattern, confirmed_at=confirmed_at), started)
-        watcher._tried.set()
 
 
 def _changed(old: Iterable[Container], new: Iterable[Container]) -> set[str]:
