@@ -5,6 +5,9 @@ VENV := .venv
 IN_VENV := $(VENV)/bin/python
 INSTALL := pip install -q --disable-pip-version-check --require-hashes
 
+# The tests mostly wait, each for its own engine, service and nginx.
+SIDE_BY_SIDE := 4
+
 # Programs and the Debian packages they come in.
 ENGINE := dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static ip=iproute2 \
 	unshare=util-linux nsenter=util-linux
@@ -27,11 +30,11 @@ run: $(VENV)/runtime ## the service on this machine's own Docker engine; FLAGS="
 test: $(VENV)/dev $(VENV)-lowest/ready ## all tests, with coverage
 	@tools/need $(TESTED)
 	@$(IN_VENV) -m coverage erase
-	@$(IN_VENV) -m coverage run -m pytest $(ARGS)
+	@$(IN_VENV) -m coverage run -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration $(ARGS)
 	@$(IN_VENV) -m coverage combine -q
 	@$(IN_VENV) -m coverage report
 	@echo "Once more, with the lowest versions that setup.cfg allows"
-	@$(VENV)-lowest/bin/python -m pytest -q tests/unit tests/integration
+	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration $(ARGS)
 
 check: $(VENV)/dev ## lint, format and types
 	@$(IN_VENV) -m ruff check $(SOURCES)
