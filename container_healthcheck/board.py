@@ -190,12 +190,13 @@ class Board:
 
     def _announce(self) -> None:
         with self._changed:
-            report, known = self.report(), self._announced
-            if report is known:
+            report = self.report()
+            if report is self._announced:
                 return
             self._announced = report
-            if known is None or known.fault != report.fault or known.etag != report.etag:
-                self._changed.notify_all()
+            # Not only when it differs from the last one announced: a check may have shown another
+            # in between, from which somebody waits for a change.
+            self._changed.notify_all()
             try:
                 self._on_report(report)
             except Exception:
@@ -203,9 +204,12 @@ class Board:
 
     def _run(self) -> None:
         while not self._closing:
+            self._awaited.clear()
             if self._waiting:
                 time.sleep(LOOK_INTERVAL)
             else:
-                self._awaited.clear()
                 self._awaited.wait(IDLE_LOOK_INTERVAL)
-            self._announce()
+            try:
+                self._announce()
+            except Exception:
+                log.exception("the board stumbled; it goes on")

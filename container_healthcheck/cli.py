@@ -34,7 +34,7 @@ from container_healthcheck.verdict import Code
 
 HEALTHY, FAILED, WRONG_CALL = 0, 1, 2
 NOT_HEALTHY, UNKNOWN = 2, 3
-_NO_VERDICT = {Code.ENGINE_UNREACHABLE, Code.ENGINE_FAULTY, Code.BAD_APP_CODE, Code.BAD_REQUEST}
+_REFUSALS = {Code.NO_CONTAINER, Code.NOT_HEALTHY, Code.NOT_SERVING, Code.DRAINED}
 
 # Flags of the Go tool 1.0.x that are settings under another name.
 _GO_FLAGS = {"level": "log_level", "logpath": "log_dir"}
@@ -249,7 +249,7 @@ def _one_line(answer: Mapping[str, Any]) -> str:
 def _plugin_exit(code: int | None) -> int:
     if code == Code.HEALTHY:
         return HEALTHY
-    return UNKNOWN if code is None or code in _NO_VERDICT else NOT_HEALTHY
+    return NOT_HEALTHY if code in _REFUSALS else UNKNOWN
 
 
 def _url(parsed: argparse.Namespace, settings: Settings) -> str:
@@ -286,8 +286,9 @@ def _confirm(parsed: argparse.Namespace, settings: Settings, app_code: str) -> i
         print(f"the service at {url} obeys it")
         return 0
     return _complain(
-        f"the service at {url} does not see the mark: its STATE_DIR is not {settings.state_dir};"
-        f" give this command the service's {environment_name('state_dir')}",
+        f"the service at {url} does not see the mark in {settings.state_dir}: its STATE_DIR is"
+        f" another (give this command the service's {environment_name('state_dir')}), or its user may"
+        " not read it",
         FAILED,
     )
 

@@ -30,8 +30,10 @@ Parser = Callable[[str], T]
 _LEVELS = {"warn": "warning"} | {
     level: level for level in ("debug", "info", "warning", "error", "critical")
 }
+_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 _BIND_FORM = "allowed is host:port, such as 127.0.0.1:4246 or [::1]:4246"
-_ENGINE_SCHEMES = ("unix", "tcp", "http", "https")
+_ENGINE_SCHEMES = ("tcp", "http", "https")
+_ENGINE_FORM = "allowed are unix:///path, tcp://host:port, http://host:port, https://host:port"
 
 
 class SettingsError(ValueError):
@@ -57,7 +59,7 @@ def parse_bind(text: str) -> Bind:
         raise ValueError(_BIND_FORM)
     if host.startswith("["):
         host = _ipv6(host)
-    elif not re.fullmatch(r"[A-Za-z0-9.-]+", host):
+    elif not _HOST.fullmatch(host):
         raise ValueError(_BIND_FORM)
     return Bind(host, parse_port(port))
 
@@ -122,7 +124,9 @@ def _probe_url(text: str) -> str:
 
 def _require_plain_http(url: str) -> None:
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or not re.fullmatch(r"[!-~]+", url):
+    host = parts.hostname or ""
+    is_host = _HOST.fullmatch(host) or ":" in host
+    if parts.scheme != "http" or not is_host or not re.fullmatch(r"[!-~]+", url):
         raise ValueError(
             "allowed is an http:// address, such as http://127.0.0.1:8010/o/{app_code}/"
         )
@@ -153,10 +157,12 @@ def _optional_folder(text: str) -> Path | None:
 
 
 def _engine_url(text: str) -> str:
-    scheme, separator, rest = text.partition("://")
-    if text and (not separator or not rest or scheme not in _ENGINE_SCHEMES):
-        schemes = ", ".join(f"{scheme}://" for scheme in _ENGINE_SCHEMES)
-        raise ValueError(f"allowed are addresses that begin with one of {schemes}")
+    scheme, _, rest = text.partition("://")
+    if text and not (scheme == "unix" and re.fullmatch(r"/[!-~]+", rest)):
+        try:
+            parse_bind(rest.rstrip("/") if scheme in _ENGINE_SCHEMES else "")
+        except ValueError:
+            raise ValueError(_ENGINE_FORM) from None
     return text
 
 

@@ -8,12 +8,15 @@ meant something by it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -46,7 +49,9 @@ class Mark:
         if self.problem:
             return f"{what} counts as drained: its mark cannot be read: {self.problem}"
         until = "undrained" if self.until is None else _local(self.until)
-        reason = self.reason or "no reason given"
+        # One line, whatever stands in the file: it is logged.
+        reason = "".join(each if each.isprintable() else " " for each in self.reason)
+        reason = " ".join(reason.split()) or "no reason given"
         return f"{what} is drained since {_local(self.since)} until {until}: {reason}"
 
 
@@ -103,34 +108,59 @@ class DrainFolder:
     def add(self, name: str, reason: str, until: float | None) -> Mark:
         """Drains an app (or HOST), in place of an older mark. Raises OSError."""
         mark = Mark(self._clock(), until, reason)
-        self.path.mkdir(parents=True, exist_ok=True)
         fields = {"since": mark.since, "until": mark.until, "reason": mark.reason}
-        with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".new-", delete=False) as file:
-            try:
-                json.dump(fields, file)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-                Path(file.name).replace(self._file(name))
-            except BaseException:
-                Path(file.name).unlink()
-                raise
+        self._make_folder()
+        with self._changing() as folder:
+            with tempfile.NamedTemporaryFile(
+                "w", dir=self.path, prefix=".new-", delete=False
+            ) as file:
+                try:
+                    json.dump(fields, file)
+                    file.flush()
+                    os.fchmod(file.fileno(), 0o644)
+                    os.fsync(file.fileno())
+                    Path(file.name).replace(self._file(name))
+                except BaseException:
+                    Path(file.name).unlink()
+                    raise
+            os.fsync(folder)
         return mark
 
     def remove(self, name: str) -> bool:
         """Ends a drain; False when there was none. Raises OSError."""
         try:
-            self._file(name).unlink()
+            with self._changing():
+                self._file(name).unlink()
         except FileNotFoundError:
             return False
         return True
 
     def remove_ended(self) -> None:
         """Deletes the files of drains whose time is up. Raises OSError."""
-        now = self._clock()
-        for name, mark in self._read_all().items():
-            if _is_over(mark, now):
-                self.remove(name)
+        if not self.path.exists():
+            return
+        with self._changing():
+            now = self._clock()
+            for name, mark in self._read_all().items():
+                if _is_over(mark, now):
+                    self._file(name).unlink(missing_ok=True)
+
+    def _make_folder(self) -> None:
+        # Readable for the service's user, whatever the mask of who calls this.
+        for folder in (*reversed(self.path.parents), self.path):
+            if not folder.exists():
+                folder.mkdir(exist_ok=True)
+                folder.chmod(0o755)
+
+    @contextmanager
+    def _changing(self) -> Iterator[int]:
+        """Keeps others from changing the marks meanwhile; gives the folder's descriptor."""
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            os.close(folder)
 
     def _file(self, name: str) -> Path:
         return self.path / (name + _SUFFIX)
@@ -142,34 +172,40 @@ class DrainFolder:
             return 0
 
     def _read_all(self) -> dict[str, Mark]:
+        names: list[str] = []
+        complaint = ""
         try:
             names = os.listdir(self.path)
         except FileNotFoundError:
-            names = []
+            pass
         except OSError as error:
-            self._complain(f"the drain marks in {self.path} cannot be listed: {error.strerror}")
-            names = []
+            complaint = f"the drain marks in {self.path} cannot be listed: {error.strerror}"
+        self._complain(complaint)
         found = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
         marks = {name: self._read(name) for name in found if name == HOST or is_app_code(name)}
         return {name: mark for name, mark in marks.items() if mark is not None}
 
     def _read(self, name: str) -> Mark | None:
+        path = self._file(name)
         try:
-            with self._file(name).open("rb") as file:
+            if not stat.S_ISREG(path.lstat().st_mode):
+                return Mark(0.0, None, "", f"{path} is not a file")
+            with path.open("rb") as file:
                 fields = json.loads(file.read(_LARGEST))
             since, until, reason = fields["since"], fields["until"], fields["reason"]
             mark = Mark(float(since), None if until is None else float(until), str(reason))
             mark.sentence(name)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            return Mark(0.0, None, "", f"{self._file(name)}: {error!r}")
+        # Whatever it is that keeps it from being read.
+        except Exception as error:
+            return Mark(0.0, None, "", f"{path}: {error!r}"[:300])
         return mark
 
     def _complain(self, text: str) -> None:
-        if text != self._complaint:
-            self._complaint = text
+        if text not in ("", self._complaint):
             log.error("%s", text)
+        self._complaint = text
 
 
 def _is_over(mark: Mark, now: float) -> bool:

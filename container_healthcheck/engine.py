@@ -8,7 +8,7 @@ have been replaced by one that speaks another API version.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
@@ -67,6 +67,7 @@ class Event:
     container_id: str
     action: str
     time: int
+    attributes: Mapping[str, str]
 
 
 class Engine:
@@ -259,6 +260,11 @@ def _event(line: bytes) -> Event:
     try:
         fields = json.loads(line)
         actor = fields["Actor"]
-        return Event(str(actor["ID"]), str(fields["Action"]), int(fields.get("timeNano") or 0))
-    except (KeyError, TypeError, ValueError) as error:
+        return Event(
+            str(actor["ID"]),
+            str(fields["Action"]),
+            int(fields.get("timeNano") or 0),
+            {str(name): str(value) for name, value in (actor.get("Attributes") or {}).items()},
+        )
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"not an event: {line[:80]!r}") from error

@@ -16,13 +16,11 @@ class Journal:
     """Compares each report with the one before and logs what changed.
 
     `is_lead` says whether this worker is the one that writes: all workers see the same, and one
-    line is enough. A journal that is a `successor`, of a worker that takes another's place, says
-    nothing of its first picture, and leaves the lead to those that know the state before.
+    line is enough.
     """
 
     def __init__(self, is_lead: Callable[[], bool] = lambda: True) -> None:
         self._is_lead = is_lead
-        self.successor = False
         self._verdicts: Mapping[str, Verdict] | None = None
         self._trouble: Fault | None = None
 
@@ -30,9 +28,8 @@ class Journal:
         """Takes the newest report."""
         if report.picture.confirmed_at is None and report.picture.fault is None:
             return
-        is_first = self._verdicts is None
         lines = [*self._engine_lines(report), *self._verdict_lines(report)]
-        if lines and not (is_first and self.successor) and self._is_lead():
+        if lines and self._is_lead():
             for level, text in lines:
                 log.log(level, "%s", text)
 

@@ -34,7 +34,8 @@ _OWN_404 = re.compile(
 def probe(url: str, timeout: float) -> str | None:
     """Asks `url` (http only) once; None when it passes, else what was seen, in a few words.
 
-    Takes at most `timeout` seconds, however slowly the answer comes. Follows no redirect.
+    Takes at most `timeout` seconds, however slowly the answer comes, when the host is an address;
+    the look-up of a name takes what it takes. Follows no redirect.
     """
     parts = urlsplit(url)
     host, port = str(parts.hostname), parts.port or 80
@@ -50,8 +51,8 @@ def probe(url: str, timeout: float) -> str | None:
             seen = _ask(_Reader(connection, deadline), request.encode("ascii"))
     except TimeoutError:
         seen = f"no answer within {timeout:g} s"
-    except OSError as error:
-        seen = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:
+        seen = getattr(error, "strerror", None) or str(error)
     return f"{seen} from {url}" if seen else None
 
 

@@ -156,12 +156,19 @@ class Prober:
             while self._turns and self._turns[0].due <= now:
                 turn = heapq.heappop(self._turns)
                 if self._is_on(turn):
-                    turn.app.asking = True
-                    threading.Thread(
-                        target=self._ask, args=(turn.app_code, turn.app, turn.app.life), daemon=True
-                    ).start()
+                    self._launch(turn.app_code, turn.app, now)
             self._planned = self._turns[0].due if self._turns else now + LONGEST_SLEEP
             return max(self._planned - now, 0)
+
+    def _launch(self, app_code: str, app: _App, now: float) -> None:
+        arguments = (app_code, app, app.life)
+        try:
+            threading.Thread(target=self._ask, args=arguments, daemon=True).start()
+        except RuntimeError:
+            log.exception("no thread for the probe of %s; it is tried again", app_code)
+            self._set_due(app_code, app, now + RETURNING_INTERVAL)
+        else:
+            app.asking = True
 
     def _is_on(self, turn: _Turn) -> bool:
         """False for a turn that an earlier one, or the app's end, has made void."""

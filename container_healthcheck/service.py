@@ -34,7 +34,6 @@ class Service:
         connect: Callable[[float], Source] | None = None,
     ) -> None:
         self._settings = settings
-        self._journal = Journal(is_lead)
         self._prober: Prober | None = None
         if settings.probe_url:
             self._prober = Prober(
@@ -53,16 +52,14 @@ class Service:
         self.board = Board(
             DrainFolder(settings.state_dir).current,
             stale_after=settings.stale_after,
-            on_report=self._journal.note,
+            on_report=Journal(is_lead).note,
         )
 
-    def start(self, *, successor: bool = False) -> None:
+    def start(self) -> None:
         """Begins to observe, and waits (not long) for the first picture.
 
-        So a worker that has just started does not refuse apps that are healthy. A `successor` takes
-        the place of another worker.
+        So a worker that has just started does not refuse apps that are healthy.
         """
-        self._journal.successor = successor
         self.board.start()
         if self._prober is not None:
             self._prober.start()

@@ -1,36 +1,40 @@
 """The watcher: keeps the picture of the host's containers true, in the background.
 
 It subscribes to the engine's events first and lists all containers afterwards, so that nothing can
-happen unseen in between. Each event lists that one container again; a full list from time to time
-refreshes the status texts and mends whatever was missed. When the engine breaks or hangs it pauses,
-connects again and lists again; the last picture stays.
+happen unseen in between. Each event lists that one container again, until the list says what the
+event said; a full list from time to time refreshes the status texts and mends whatever was missed.
+When the engine breaks or hangs it pauses, connects again and lists again; the last picture stays.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from container_healthcheck.container import Container
 from container_healthcheck.engine import EngineError, Event
+from container_healthcheck.expectation import Expectation
 from container_healthcheck.names import NamePattern
 from container_healthcheck.picture import Picture, draw
 from container_healthcheck.verdict import Code, Fault
 
 log = logging.getLogger(__name__)
 
-# Some engine versions announce a change before their own list shows it; a second look settles it.
-SETTLE = 0.05
+# How soon a container is looked at again whose list is behind its events, and for how long, in
+# seconds. The time between two looks doubles.
+FIRST_LOOK, LONGEST_LOOK, LAST_LOOK = 0.05, 0.8, 15.0
 # How long an event may come after the full list that already shows its change, in seconds.
 LATE_EVENT = 1.0
+# How long to wait before connecting again, and how long a connection must have held not to count
+# as another failure, in seconds.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+HELD = 10.0
 # While the engine hangs, questions are held open this long at most: each one given up leaves an
 # entry in the frozen engine's queue of connections, and one that is held is answered at once when
 # the engine goes on.
@@ -120,45 +124,48 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            began = self._clock()
             try:
-                self._watch()
-            except EngineError as error:
-                self._note(error.fault)
-            except Exception as error:
+                fault = self._watch()
+                if self._clock() - began >= HELD:
+                    self._failures = 0
+                self._failures = min(self._failures + 1, 10)
+                if fault is not None:
+                    log.debug("engine: %s", fault.text)
+                    self._show(replace(self._memory.picture, fault=fault), frozenset())
+            except Exception:
                 log.exception("the watcher stumbled; it starts over")
-                self._note(Fault(Code.ENGINE_FAULTY, f"internal error: {error!r}"))
             self._stopping.wait(min(SHORTEST_PAUSE * 2**self._failures, LONGEST_PAUSE))
 
-    def _watch(self) -> None:
+    def _watch(self) -> Fault | None:
+        """Follows one subscription to its end. The fault that kept it from starting or going on."""
         patience = self._patience()
-        with (
-            closing(self._connect(patience)) as streamer,
-            closing(self._connect(patience)) as lister,
-        ):
-            memory = self._memory
-            since, memory.since = memory.since, memory.since or f"{time.time():.3f}"
-            with closing(streamer.subscribe(since or None)) as stream:
-                subscription = _Subscription(
-                    memory,
-                    lister,
-                    stream,
-                    self._show,
-                    pattern=self._pattern,
-                    resync_interval=self._resync_interval,
-                    clock=self._clock,
-                )
-                subscription.follow(self._stopping)
+        try:
+            with (
+                closing(self._connect(patience)) as streamer,
+                closing(self._connect(patience)) as lister,
+            ):
+                self._follow(streamer, lister)
+        except EngineError as error:
+            return error.fault
+        return None
+
+    def _follow(self, streamer: Source, lister: Source) -> None:
+        memory = self._memory
+        since, memory.since = memory.since, memory.since or f"{time.time():.3f}"
+        with closing(streamer.subscribe(since or None)) as stream:
+            subscription = _Subscription(
+                memory,
+                lister,
+                stream,
+                self._show,
+                pattern=self._pattern,
+                resync_interval=self._resync_interval,
+                clock=self._clock,
+            )
+            subscription.follow(self._stopping)
 
     def _show(self, picture: Picture, started: frozenset[str]) -> None:
-        self._failures = 0
-        self._swap(picture, started)
-
-    def _note(self, fault: Fault) -> None:
-        log.debug("engine: %s", fault.text)
-        self._failures = min(self._failures + 1, 10)
-        self._swap(dataclasses.replace(self._memory.picture, fault=fault), frozenset())
-
-    def _swap(self, picture: Picture, started: frozenset[str]) -> None:
         self._memory.picture = picture
         self._publish(picture, started)
         self._tried.set()
@@ -170,6 +177,20 @@ class Watcher:
             return self._docker_timeout
         patient: float = self._docker_timeout * 2**self._failures
         return max(self._docker_timeout, min(patient, LONGEST_PATIENCE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A container of which the list does not say yet what its events said.
+
+    It is to be looked at again at `look_at`, `pause` seconds after the last look, and until
+    `give_up`.
+    """
+
+    expectation: Expectation
+    look_at: float
+    pause: float
+    give_up: float
 
 
 class _Subscription:
@@ -194,30 +215,27 @@ class _Subscription:
         self._resync_interval = resync_interval
         self._clock = clock
         self._events: queue.Queue[Event | EngineError] = queue.Queue()
-        self._settling: dict[str, float] = {}
+        self._has_ended = False
+        self._pending: dict[str, _Pending] = {}
         self._unannounced: dict[str, float] = {}
-        self._replayed_until = memory.heard_at
+        self._replayed = memory.heard_at
 
     def follow(self, stopping: threading.Event) -> None:
-        """Keeps the picture true until told to stop, or until the stream proves to be stalled.
+        """Keeps the picture true until told to stop, or until the stream ends or proves stalled.
 
-        Raises EngineError.
+        Raises EngineError when the engine does not list its containers.
         """
         threading.Thread(target=self._read, daemon=True).start()
         self._list_all()
         resync_at = self._clock() + self._resync_interval
-        while not stopping.is_set():
+        while not (stopping.is_set() or self._has_ended or self._has_stalled()):
             events = self._gather(resync_at)
-            self._handle([event for event in events if self._is_news(event)])
+            if self._clock() >= resync_at:
+                self._list_all()
+                resync_at = self._clock() + self._resync_interval
+            self._handle([event for event in events if event.time != self._replayed])
             # Only now: what could not be handled is to come again with the next subscription.
             self._remember(events)
-            now = self._clock()
-            if now >= resync_at:
-                self._list_all()
-                resync_at = now + self._resync_interval
-            if any(deadline <= now for deadline in self._unannounced.values()):
-                log.debug("the engine's event stream missed a change; subscribing again")
-                return
 
     def _read(self) -> None:
         try:
@@ -226,61 +244,90 @@ class _Subscription:
         except EngineError as error:
             self._events.put(error)
 
+    def _has_stalled(self) -> bool:
+        now = self._clock()
+        return any(deadline <= now for deadline in self._unannounced.values())
+
     def _gather(self, resync_at: float) -> list[Event]:
         """The events that are there, after waiting for the next one or the next thing due."""
-        due = min([resync_at, *self._settling.values(), *self._unannounced.values()])
+        looks = (pending.look_at for pending in self._pending.values())
+        due = min([resync_at, *looks, *self._unannounced.values()])
         # Now and then the stop flag wants a look as well.
         timeout = min(max(due - self._clock(), 0), LONGEST_SLEEP)
         found: list[Event] = []
         try:
-            while True:
+            while not self._has_ended:
                 item = self._events.get(timeout=timeout)
                 if isinstance(item, EngineError):
-                    raise item
-                found.append(item)
+                    log.debug("engine: %s; subscribing again", item.fault.text)
+                    self._has_ended = True
+                else:
+                    found.append(item)
                 timeout = 0
         except queue.Empty:
-            return found
-
-    def _is_news(self, event: Event) -> bool:
-        """False for an event that an earlier subscription has handled already."""
-        return not 0 < event.time <= self._replayed_until
+            pass
+        return found
 
     def _remember(self, events: list[Event]) -> None:
-        heard_at = max([event.time for event in events], default=0)
-        if heard_at > self._memory.heard_at:
-            seconds, nanoseconds = divmod(heard_at, 10**9)
-            self._memory.heard_at = heard_at
+        if events and events[-1].time:
+            seconds, nanoseconds = divmod(events[-1].time, 10**9)
+            self._memory.heard_at = events[-1].time
             self._memory.since = f"{seconds}.{nanoseconds:09d}"
 
     def _handle(self, events: list[Event]) -> None:
         now = self._clock()
-        ids = {event.container_id for event in events}
-        settled = {each for each, due in self._settling.items() if due <= now}
-        for each in settled:
-            del self._settling[each]
-        for each in ids:
-            self._settling[each] = now + SETTLE
-            self._unannounced.pop(each, None)
+        ids = {each for each, pending in self._pending.items() if pending.look_at <= now}
+        for event in events:
+            ids.add(event.container_id)
+            self._expect(event, now)
         started = frozenset(event.container_id for event in events if event.action == "start")
-        if ids | settled:
-            self._list_some(sorted(ids | settled), started)
+        if ids:
+            self._list_some(sorted(ids), started)
+
+    def _expect(self, event: Event, now: float) -> None:
+        each = event.container_id
+        known = self._pending.get(each)
+        expectation = known.expectation if known else Expectation()
+        expectation = expectation.after(event.action, event.attributes)
+        self._pending[each] = _Pending(expectation, now, FIRST_LOOK, now + LAST_LOOK)
+        self._unannounced.pop(each, None)
 
     def _list_some(self, ids: list[str], started: frozenset[str]) -> None:
         old = self._memory.picture
         listed = self._lister.containers(ids=ids)
         kept = [each for each in old.containers.values() if each.id not in ids]
-        containers = [*kept, *listed]
+        self._look_again(ids, listed)
+        containers = [*kept, *self._corrected(listed)]
         self._show(draw(containers, self._pattern, confirmed_at=old.confirmed_at), started)
 
     def _list_all(self) -> None:
         old = self._memory.picture
         asked_at = self._clock()
-        listed = self._lister.containers()
+        listed = self._corrected(self._lister.containers())
         self._show(draw(listed, self._pattern, confirmed_at=asked_at), frozenset())
         if old.confirmed_at is not None:
-            for each in _changed(old.containers.values(), listed) - self._settling.keys():
+            for each in _changed(old.containers.values(), listed) - self._pending.keys():
                 self._unannounced.setdefault(each, asked_at + LATE_EVENT)
+
+    def _look_again(self, ids: list[str], listed: list[Container]) -> None:
+        """Forgets what the list has come to agree with, and sets the next look at the rest."""
+        now = self._clock()
+        by_id = {each.id: each for each in listed}
+        for each in ids:
+            pending = self._pending.pop(each)
+            if not pending.expectation.is_met(by_id.get(each)) and now < pending.give_up:
+                pause = min(2 * pending.pause, LONGEST_LOOK)
+                look_at = now + pending.pause
+                self._pending[each] = replace(pending, look_at=look_at, pause=pause)
+
+    def _corrected(self, listed: list[Container]) -> list[Container]:
+        corrected = []
+        for each in listed:
+            pending = self._pending.get(each.id)
+            thought = pending.expectation.applied_to(each) if pending else each
+            if thought is not None:
+                corrected.append(thought)
+        return corrected
 
 
 def _changed(old: Iterable[Container], new: Iterable[Container]) -> set[str]:

@@ -42,6 +42,12 @@ def is_lead() -> bool:
     return True
 
 
+def give_up_lead() -> None:
+    """Leaves the lead to another worker."""
+    if _lead_file is not None:
+        fcntl.lockf(_lead_file, fcntl.LOCK_UN)
+
+
 def bounded(seconds: float) -> AbstractContextManager[object]:
     """Raises TimeoutError inside its block after so many seconds, whatever the block waits for."""
     return gevent.Timeout(seconds, TimeoutError(f"not done within {seconds:g} s"))
@@ -52,12 +58,20 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def start_service(self) -> None:
         """Starts the observers, once the application is loaded."""
-        self.wsgi.extensions[EXTENSION].start(successor=self.age > self.cfg.workers)
+        self.wsgi.extensions[EXTENSION].start()
 
     def stop_service(self) -> None:
         """Ends the observers and answers the clients that wait for a change."""
         if self.booted:
             self.wsgi.extensions[EXTENSION].stop()
+        give_up_lead()
+
+    def notify(self) -> None:
+        """Tells the master, once a second, that it lives."""
+        super().notify()
+        # So the lead passes to a worker that knows the state before, sooner than a new one starts.
+        if self.booted and self.alive:
+            is_lead()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stops gracefully: nobody is kept waiting for a change."""

@@ -230,9 +230,11 @@ class PrivateEngine:
         return [path for path in _CGROUPS.glob(f"**/{self._cgroup}/**") if path.is_dir()]
 
     def _in_cgroup(self) -> bool:
-        return any(
-            (folder / "cgroup.procs").read_text().strip() for folder in self._cgroup_folders()
-        )
+        for folder in self._cgroup_folders():
+            with contextlib.suppress(OSError):
+                if (folder / "cgroup.procs").read_text().strip():
+                    return True
+        return False
 
 
 def root_filesystem() -> bytes:

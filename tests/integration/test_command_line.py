@@ -604,7 +604,7 @@ def test_a_drain_that_the_service_does_not_see_is_said(own: RunningService, tmp_
     done = command("drain", "bk_iam", environment=environment)
 
     assert done.returncode == 1
-    assert "does not see the mark: its STATE_DIR is not" in done.stderr
+    assert f"does not see the mark in {tmp_path}: its STATE_DIR is another" in done.stderr
 
 
 def test_a_drain_without_a_service_waits_for_it(tmp_path: Path) -> None:

@@ -79,6 +79,9 @@ def test_good_values_are_taken(name: str, text: str, value: str) -> None:
         ("bind", "::1:4246", "host:port"),
         ("bind", "[nonsense]:4246", "host:port"),
         ("bind", "a b:4246", "host:port"),
+        ("bind", "a..b:4246", "host:port"),
+        ("bind", "a" * 64 + ":4246", "host:port"),
+        ("probe_url", "http://a..b/{app_code}", "http://"),
         ("prefix", "", "a path"),
         ("prefix", "no-slash", "a path"),
         ("prefix", "/a//b", "a path"),
@@ -138,7 +141,21 @@ def test_a_name_that_does_not_exist_is_refused(name: str, hint: str) -> None:
     assert hint in str(raised.value)
 
 
-@pytest.mark.parametrize("url", ["ssh://host", "/var/run/docker.sock", "unix://", "tcp:host"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ssh://host",
+        "/var/run/docker.sock",
+        "unix://",
+        "unix://relative",
+        "tcp:host",
+        "tcp://127.0.0.1",
+        "tcp://:2375",
+        "tcp://127.0.0.1:99999",
+        "tcp://[::1",
+        "http://a b:1",
+    ],
+)
 def test_a_bad_engine_address_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=r"DOCKER_HOST: .* is not allowed"):
         Settings.from_environment({"DOCKER_HOST": url})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,7 @@ def test_an_edit_in_place_is_seen_a_little_later(folder: DrainFolder, clock: Clo
         b'{"since":0,"until":NaN,"reason":""}',
         b"\xff",
         b'{"since":0,"until":null,"reason":"' + b"x" * 100_000 + b'"}',
+        b"[" * 60_000,
     ],
 )
 def test_a_mark_that_cannot_be_read_counts_and_says_so(folder: DrainFolder, content: bytes) -> None:
@@ -144,6 +146,51 @@ def test_a_mark_that_cannot_be_read_counts_and_says_so(folder: DrainFolder, cont
 
     assert "bk_iam counts as drained: its mark cannot be read" in said
     assert str(folder.path / "bk_iam.json") in said
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [a_pipe, a_dangling_link, a_folder])
+def test_what_is_no_file_counts_and_says_so(
+    folder: DrainFolder, make: Callable[[Path], None]
+) -> None:
+    folder.path.mkdir()
+    make(folder.path / "bk_iam.json")
+
+    assert "is not a file" in str(folder.current().reason("bk_iam"))
+
+
+def test_a_reason_is_one_line(folder: DrainFolder) -> None:
+    folder.add("bk_iam", " disk\nchange\x1b[31m\t磁盘 ", None)
+
+    assert str(folder.current().reason("bk_iam")).endswith(": disk change [31m 磁盘")
+
+
+def test_marks_can_be_read_by_others_whatever_the_mask(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        folder = DrainFolder(tmp_path / "state" / "deep")
+        folder.add("bk_iam", "", None)
+    finally:
+        os.umask(old)
+
+    assert (folder.path / "bk_iam.json").stat().st_mode & 0o777 == 0o644
+    for each in (folder.path, folder.path.parent, folder.path.parent.parent):
+        assert each.stat().st_mode & 0o777 == 0o755
+
+
+def test_ended_marks_without_a_folder_are_no_error(folder: DrainFolder) -> None:
+    folder.remove_ended()
 
 
 def test_other_files_are_passed_over(folder: DrainFolder) -> None:

@@ -100,7 +100,7 @@ def test_events_are_read_however_they_are_cut() -> None:
     for size in range(1, len(text) + 1):
         chunks = [text[start : start + size] for start in range(0, len(text), size)]
         found, end = read(*chunks)
-        assert found == [Event("1", "die", 1), Event("1", "start", 2)]
+        assert found == [Event("1", "die", 1, {}), Event("1", "start", 2, {})]
         assert "broke the connection" in end
 
 
@@ -111,6 +111,7 @@ def test_events_are_read_however_they_are_cut() -> None:
         b"[]\n",
         b"{}\n",
         b'{"Action":"die","Actor":null}\n',
+        b'{"Action":"die","Actor":{"ID":"1","Attributes":7}}\n',
         b'{"Action":"die","Actor":{"ID":"1"},"timeNano":"x"}\n',
         b"\xff\xfe\n",
         b"[" * 100_000 + b"\n",
@@ -120,11 +121,11 @@ def test_events_are_read_however_they_are_cut() -> None:
 def test_garbage_ends_the_stream_with_a_fault(garbage: bytes) -> None:
     found, end = read(event(), garbage, event())
 
-    assert found == [Event("1", "die", 7)]
+    assert found == [Event("1", "die", 7, {})]
     assert "does not answer properly" in end
 
 
 def test_an_event_without_a_time_is_taken() -> None:
     found, _ = read(b'{"Action":"die","Actor":{"ID":"1"}}\n')
 
-    assert found == [Event("1", "die", 0)]
+    assert found == [Event("1", "die", 0, {})]

@@ -117,20 +117,6 @@ def test_before_the_first_picture_only_the_engine_is_spoken_of(
     assert caplog.messages == ["cannot connect to Docker: refused"]
 
 
-def test_a_successor_does_not_take_the_lead_with_its_first_picture(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO)
-    asked = []
-    journal = Journal(lambda: not asked.append(True))  # type: ignore[func-returns-value]
-    journal.successor = True
-
-    journal.note(report(container("a-1", state="exited")))
-    assert (asked, caplog.messages) == ([], [])
-    journal.note(report(container("a-1")))
-    assert caplog.messages == ["a: 13 -> 0: a-1 Up 5 days"]
-
-
 def test_only_the_lead_writes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     leads = [False]
