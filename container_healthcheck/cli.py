@@ -287,8 +287,8 @@ def _confirm(parsed: argparse.Namespace, settings: Settings, app_code: str) -> i
         return 0
     return _complain(
         f"the service at {url} does not see the mark in {settings.state_dir}: its STATE_DIR is"
-        f" another (give this command the service's {environment_name('state_dir')}), or its user may"
-        " not read it",
+        f" another (give this command its {environment_name('state_dir')}), or its user may not"
+        " read it",
         FAILED,
     )
 
