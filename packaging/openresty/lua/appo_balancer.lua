@@ -1,0 +1,1 @@
+require("container_healthcheck").balance()
