@@ -121,11 +121,14 @@ class PrivateEngine:
 
     def signal(self, number: signal.Signals) -> None:
         """Sends dockerd a signal."""
-        assert self._daemon is not None
         os.kill(self.pid, number)
-        if number is signal.SIGCONT:
-            # nsenter stops itself when its child is stopped.
-            self._daemon.send_signal(number)
+        if number == signal.SIGCONT:
+            self._wake_nsenter()
+
+    def _wake_nsenter(self) -> None:
+        # It stops itself when dockerd is stopped, and would never see its end.
+        if self._daemon is not None:
+            self._daemon.send_signal(signal.SIGCONT)
 
     @property
     def pid(self) -> int:
@@ -145,8 +148,8 @@ class PrivateEngine:
         if self._namespaces is not None:
             self._namespaces.kill()
             self._namespaces.wait(timeout=LIMIT)
+            self._wake_nsenter()
             if self._daemon is not None:
-                self._daemon.kill()
                 self._daemon.wait(timeout=LIMIT)
             wait_for(lambda: not self._in_cgroup(), "the containers to end")
         for cgroup in sorted(self._cgroup_folders(), key=lambda each: -len(each.parts)):
@@ -180,11 +183,12 @@ class PrivateEngine:
     # --- the rest
 
     def _open_namespaces(self) -> None:
-        # A first process that only holds the namespaces: dockerd may come and go in them.
+        # A first process that only holds the namespaces: dockerd may come and go in them. It reaps,
+        # too: the next dockerd would take the containerd of a killed one for a living one.
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         if self._own_network:
             unshare.append("--net")
-        holder = "ip link set lo up; echo ready; exec sleep infinity"
+        holder = "ip link set lo up; echo ready; while :; do sleep 3600 & wait; done"
         self._namespaces = subprocess.Popen(
             [*unshare, "sh", "-c", holder], stdout=subprocess.PIPE, start_new_session=True
         )

@@ -1,0 +1,196 @@
+"""The gateway: the stock location beside ours, through the same nginx; and what watching costs.
+
+`python -m benchmarks.gateway [ROUNDS]`. Two APPO servers with 50 real containers each and the
+service; the location /o/ of the APPOs' nginx answers by itself, so that the gateway is what is
+measured. Rounds alternate, and the middle one of each counts: other work on the machine must not
+decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sandbox.engine import PrivateEngine
+from sandbox.gateway import (
+    APPO_PORT,
+    GATEWAY_PORT,
+    PACKAGING,
+    SERVICE_PORT,
+    STOCK_PORT,
+    Gateway,
+    Nginx,
+)
+from sandbox.network import Network
+from sandbox.service import RunningService
+from sandbox.waiting import wait_for
+
+CONTAINERS = 50
+SECONDS = 4
+IDLE_SECONDS = 20
+APP = "app0_x"
+ADDRESSES = ("127.0.0.1", "127.0.0.2")
+KEEPALIVE_PORT = 8083
+# What ours would be compared with if the stock location kept connections, too: the cost of the Lua.
+KEEPALIVE = f"""
+    upstream stock_keepalive {{
+        {"".join(f"server {each}:{APPO_PORT} max_fails=1 fail_timeout=30s; " for each in ADDRESSES)}
+        keepalive 64;
+    }}
+    server {{
+        listen 127.0.0.1:{KEEPALIVE_PORT};
+        location ~ ^/o/([^/]+) {{
+            set $app "stock_keepalive";
+            proxy_pass http://$app;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+        }}
+    }}"""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One measurement: requests a second, and latencies in milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+    errors: int
+
+
+def _appo(address: str, folder: str) -> str:
+    location = (PACKAGING / "nginx" / "appo-location.conf").read_text()
+    location = location.replace("127.0.0.1:4246", f"{address}:{SERVICE_PORT}")
+    location = location.replace("access_log off", f"access_log {folder}/{address}.log")
+    return f"""
+    server {{
+        listen {address}:{APPO_PORT};
+        location /o/ {{ return 200 "{"x" * 1000}"; }}
+        {location}
+    }}"""
+
+
+def measure(port: int, connections: int) -> Speed:
+    """Lets wrk ask for SECONDS."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
+    done = subprocess.run(
+        [*command, f"http://127.0.0.1:{port}/o/{APP}/"], capture_output=True, text=True, check=True
+    )
+    text = done.stdout
+    errors = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    return Speed(
+        rate=float(_found(r"Requests/sec:\s+([\d.]+)", text)),
+        p50=_milliseconds(_found(r"\n\s+50%\s+(\S+)", text)),
+        p99=_milliseconds(_found(r"\n\s+99%\s+(\S+)", text)),
+        errors=int(errors.group(1)) if errors else 0,
+    )
+
+
+def _found(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"wrk said: {text}")
+    return found.group(1)
+
+
+def _milliseconds(text: str) -> float:
+    units = {"us": 0.001, "ms": 1, "s": 1000}
+    return float(text.rstrip("mus")) * units[text.lstrip("0123456789.")]
+
+
+def _compare(rounds: int, ports: dict[str, int], connections: int) -> dict[str, Speed]:
+    measured: dict[str, list[Speed]] = {name: [] for name in ports}
+    for number in range(rounds):
+        # The order alternates, so that neither always comes first.
+        for name in sorted(ports, reverse=bool(number % 2)):
+            measured[name].append(measure(ports[name], connections))
+
+    def middle(of: Callable[[Speed], float], speeds: list[Speed]) -> float:
+        return statistics.median(map(of, speeds))
+
+    return {
+        name: Speed(
+            rate=middle(lambda each: each.rate, speeds),
+            p50=middle(lambda each: each.p50, speeds),
+            p99=middle(lambda each: each.p99, speeds),
+            errors=sum(each.errors for each in speeds),
+        )
+        for name, speeds in measured.items()
+    }
+
+
+def main(rounds: int = 5) -> None:
+    """Measures and prints the tables."""
+    with Network() as network, network.entered(), contextlib.ExitStack() as stack:
+        appo_nginx = Nginx("")
+        folder = str(appo_nginx.folder)
+        appo_nginx.write("".join(_appo(address, folder) for address in ADDRESSES))
+        stack.enter_context(appo_nginx)
+        for address in ADDRESSES:
+            engine = stack.enter_context(PrivateEngine(own_network=False))
+            for number in range(CONTAINERS):
+                engine.run(f"app{number}_x-1700000000")
+            stack.enter_context(
+                RunningService(
+                    engine.url,
+                    bind=f"{address}:{SERVICE_PORT}",
+                    probe_url=f"http://{address}:{APPO_PORT}/o/{{app_code}}/",
+                )
+            )
+        gateway = stack.enter_context(
+            Gateway([f"{each}:{APPO_PORT}" for each in ADDRESSES], include=KEEPALIVE)
+        )
+        gateway.get(f"/o/{APP}/")
+        for address in ADDRESSES:
+            gateway.await_state(f"{address}:{APPO_PORT}", APP, "up")
+        _print_speeds(rounds)
+        _print_cost(appo_nginx)
+
+
+def _print_speeds(rounds: int) -> None:
+    ports = {"stock": STOCK_PORT, "stock + keepalive": KEEPALIVE_PORT, "ours": GATEWAY_PORT}
+    print(f"Through the gateway, middle of {rounds} rounds of {SECONDS} s, {CONTAINERS} containers")
+    print("on each of two APPO servers:\n")
+    print("| connections | location | requests/s | p50 ms | p99 ms | errors |")
+    print("|---|---|---|---|---|---|")
+    for connections in (1, 8):
+        speeds = _compare(rounds, ports, connections)
+        for name, each in speeds.items():
+            print(
+                f"| {connections} | {name} | {each.rate:.0f} | {each.p50:.2f} | {each.p99:.2f}"
+                f" | {each.errors} |"
+            )
+        ours = speeds["ours"]
+        for name in ("stock", "stock + keepalive"):
+            other = speeds[name]
+            print(
+                f"| {connections} | ours / {name} | {ours.rate / other.rate:.1%}"
+                f" | {ours.p50 / other.p50:.1%} | {ours.p99 / other.p99:.1%} | |",
+                flush=True,
+            )
+
+
+def _print_cost(appo_nginx: Nginx) -> None:
+    def asked(address: str) -> int:
+        log = appo_nginx.folder / f"{address}.log"
+        return log.read_text().count("/container-healthcheck/apps/health ")
+
+    before, began = {each: asked(each) for each in ADDRESSES}, time.monotonic()
+    wait_for(lambda: time.monotonic() > began + IDLE_SECONDS, "the time to pass")
+    seconds = time.monotonic() - began
+    print("\nWatching, when nothing changes:\n")
+    print("| APPO server | requests/s |")
+    print("|---|---|")
+    for address in ADDRESSES:
+        print(f"| {address} | {(asked(address) - before[address]) / seconds:.2f} |")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]))

@@ -1,0 +1,83 @@
+"""Fixtures: two APPO servers and a gateway, in a network namespace that the tests make.
+
+The namespace is entered for each test and left after it, so that other tests keep their network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.gateway import MODULES, AppoServer, Gateway
+from sandbox.network import Network
+from tests.conftest import require_engine
+
+_numbers = itertools.count(1)
+_NEEDED = {
+    "nginx": shutil.which("nginx"),
+    "libnginx-mod-http-lua": (MODULES / "ngx_http_lua_module.so").exists(),
+    "lua-cjson": bool(list(MODULES.parent.parent.glob("*/lua/5.1/cjson.so"))),
+}
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    """A network namespace for all gateway tests."""
+    require_engine()
+    absent = [package for package, there in _NEEDED.items() if not there]
+    if absent:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"not installed: {absent}")
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture(autouse=True)
+def inside(network: Network) -> Iterator[None]:
+    """Puts each test, and what it starts, into the namespace."""
+    with network.entered():
+        yield
+
+
+@pytest.fixture(scope="session")
+def servers(network: Network) -> Iterator[tuple[AppoServer, AppoServer]]:
+    """Two APPO servers for all tests, which may break them: `appos` mends them."""
+    with contextlib.ExitStack() as stack:
+        with network.entered():
+            first = stack.enter_context(AppoServer("127.0.0.1"))
+            second = stack.enter_context(AppoServer("127.0.0.2"))
+        yield first, second
+
+
+@pytest.fixture
+def appos(inside: None, servers: tuple[AppoServer, AppoServer]) -> Iterator[list[AppoServer]]:
+    """Two APPO servers; what a test did to them is mended after it."""
+    yield list(servers)
+    for server in servers:
+        server.heal()
+        server.clear()
+
+
+@pytest.fixture
+def app(appos: list[AppoServer]) -> str:
+    """An app that serves on both servers, and that no other test uses."""
+    app_code = f"app{next(_numbers)}_x"
+    for server in appos:
+        server.deploy(app_code, wait=False)
+    for server in appos:
+        server.await_app(app_code)
+    return app_code
+
+
+@pytest.fixture
+def gateway(appos: list[AppoServer], app: str) -> Iterator[Gateway]:
+    """A gateway that knows that the app is up on both servers."""
+    with Gateway([each.name for each in appos]) as gateway:
+        gateway.get(f"/o/{app}/")
+        for server in appos:
+            gateway.await_state(server.name, app, "up")
+        yield gateway

@@ -1,0 +1,307 @@
+"""Services that talk nonsense, names that are none, memory that is full: users never notice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, Gateway
+from sandbox.service import ask
+from sandbox.waiting import wait_for
+from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
+
+GOOD, BAD = "127.0.0.4", "127.0.0.3"
+KEYS_PORT = 8082
+# Shows what lies in the shared dictionary, which the module itself never does.
+KEYS = f"""
+    server {{
+        listen 127.0.0.1:{KEYS_PORT};
+        location / {{
+            content_by_lua_block {{
+                ngx.say(table.concat(ngx.shared.container_healthcheck:get_keys(0), "\\n"))
+            }}
+        }}
+    }}"""
+
+
+def keys() -> set[str]:
+    """The keys in the shared dictionary, but for complaints."""
+    found = ask(KEYS_PORT, "/").body.decode().split()
+    return {key for key in found if not key.startswith("complained:")}
+
+
+def slow(handler: Handler) -> None:
+    with contextlib.suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        for _ in range(100):
+            handler.wfile.write(b" ")
+            time.sleep(0.1)
+
+
+def never(handler: Handler) -> None:
+    handler.connection.recv(1)  # until the gateway gives up
+    handler.close_connection = True
+
+
+def chunked(*sizes: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(sizes)
+
+
+def raw(data: bytes) -> Callable[[Handler], None]:
+    return lambda handler: handler.raw(data)
+
+
+def body(data: bytes, status: int = 200) -> Callable[[Handler], None]:
+    return lambda handler: handler.answer(data, status)
+
+
+NONSENSE: dict[str, Callable[[Handler], None]] = {
+    "drips": slow,
+    "never answers": never,
+    "hangs up": raw(b""),
+    "half a JSON": body(envelope({"bk_iam": 0})[:-9]),
+    "half an answer": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n" + envelope({})),
+    "a megabyte": body(b"[" + b"1," * 500_000 + b"1]"),
+    "more than a megabyte": body(b"x" * 3_000_000),
+    "endless without a length": raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3_000_000),
+    "endless header": raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000),
+    "endless headers": raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000),
+    "another page": body(b"<html><h1>It works!</h1></html>"),
+    "another JSON": body(b'{"code": 0, "message": "i am something else"}'),
+    "not found": body(b"404 page not found", 404),
+    "a list": body(envelope([1, 2, 3])),
+    "codes that are texts": body(envelope({"bk_iam": "up"})),
+    "codes that are fractions": body(envelope({"bk_iam": 0.5})),
+    "codes below zero": body(envelope({"bk_iam": -1})),
+    "names that are none": body(envelope({"bk iam\n": 0})),
+    "a deep JSON": body(b"[" * 5000 + b"]" * 5000),
+    "a 304 nobody asked for": raw(b"HTTP/1.1 304 Not Modified\r\n\r\n"),
+    "not HTTP": raw(b"SSH-2.0-OpenSSH_7.4\r\n"),
+    "a chunk without a size": raw(chunked(b"zz\r\n")),
+    "a chunk of 4 GB": raw(chunked(b"fffffffff\r\n")),
+    "half a chunk": raw(chunked(b"ff\r\n{")),
+    "a length that is none": raw(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}"),
+}
+
+
+@pytest.fixture
+def good() -> Iterator[MadeUp]:
+    """A server whose service says that bk_iam is up."""
+    with MadeUp(GOOD, Verdicts({"bk_iam": 0})) as server:
+        yield server
+
+
+def test_nonsense_makes_a_server_unknown(good: MadeUp) -> None:
+    """All requests go to the server of which something is known; one line says what is wrong."""
+    with contextlib.ExitStack() as stack:
+        bad = {
+            what: stack.enter_context(MadeUp(f"127.0.1.{number}", say))
+            for number, (what, say) in enumerate(NONSENSE.items(), 1)
+        }
+        names = [server.name for server in bad.values()]
+        gateway = stack.enter_context(Gateway([*names, good.name], include=KEYS))
+        assert gateway.get("/o/bk_iam/").status == 200
+        gateway.await_state(good.name, "bk_iam", "up")
+        for what, server in bad.items():
+            _await_reason(gateway, server)
+            assert gateway.state(server.name, "bk_iam") == "unknown", what
+        before = keys()
+        assert {gateway.get("/o/bk_iam/").body for _ in range(30)} == {GOOD.encode()}
+        asked = {what: server.lists for what, server in bad.items()}
+        for what, server in bad.items():
+            _await_questions(server, asked[what] + 2)
+            # The made-up server may learn a moment late that the gateway has given up.
+            assert server.most_at_once <= 2, what
+            about = [line for line in gateway.changes() if f"{server.name}: " in line]
+            assert len(about) == 1 and "unknown: " in about[0], (what, about)
+        assert keys() <= before
+        assert len(gateway.nginx.log()) < 300 * (len(bad) + 1)
+
+
+def _await_reason(gateway: Gateway, server: MadeUp) -> None:
+    wait_for(lambda: "reason" in gateway.status()[server.name], f"a reason for {server.name}")
+
+
+def _await_questions(server: MadeUp, number: int) -> None:
+    wait_for(lambda: server.lists >= number, f"question {number} to {server.name}")
+
+
+@pytest.mark.parametrize("code", [13, 99, 999_999])
+def test_any_other_code_is_down(good: MadeUp, code: int) -> None:
+    with (
+        MadeUp(BAD, Verdicts({"bk_iam": code})) as bad,
+        Gateway([bad.name, good.name]) as gateway,
+    ):
+        gateway.get("/o/bk_iam/")
+        gateway.await_state(bad.name, "bk_iam", "down")
+        gateway.await_state(good.name, "bk_iam", "up")
+        assert {gateway.get("/o/bk_iam/").body for _ in range(10)} == {GOOD.encode()}
+
+
+def test_a_service_without_a_picture_is_down_for_all_apps(good: MadeUp) -> None:
+    fault = body(envelope("cannot connect to Docker: no socket", code=10), 503)
+    with MadeUp(BAD, fault) as bad, Gateway([bad.name, good.name]) as gateway:
+        gateway.get("/o/bk_iam/")
+        gateway.await_state(bad.name, "bk_iam", "down")
+        gateway.await_state(good.name, "bk_iam", "up")
+        assert {gateway.get("/o/bk_iam/").body for _ in range(10)} == {GOOD.encode()}
+        assert gateway.status()[bad.name]["code"] == 10
+        about = [line for line in gateway.changes() if bad.name in line]
+        assert len(about) == 1 and "no socket" in about[0]
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        raw(chunked(b"10;x=y\r\n", envelope({"bk_iam": 0})[:16], b"\r\n"
+                    + f"{len(envelope({'bk_iam': 0})) - 16:x}\r\n".encode(),
+                    envelope({"bk_iam": 0})[16:], b"\r\n0\r\n\r\n")),
+        raw(b"HTTP/1.0 200 OK\r\n\r\n" + envelope({"bk_iam": 0})),
+        raw(b"HTTP/1.1 200 OK\ncontent-length: 90\n\n" + envelope({"bk_iam": 0}).ljust(90)),
+    ],
+    ids=["chunked", "until the end", "bare line feeds"],
+)  # fmt: skip
+def test_every_way_to_send_an_answer_is_read(say: Callable[[Handler], None]) -> None:
+    with MadeUp(BAD, say) as server, Gateway([server.name]) as gateway:
+        gateway.get("/o/bk_iam/")
+        gateway.await_state(server.name, "bk_iam", "up")
+
+
+NAMES = [
+    "x" * 10_000,
+    "%2e%2e",
+    "%00",
+    "%0d%0aX-Evil:%201",
+    "%25%32%65",
+    "a%2fb",
+    "%ff%fe",
+    "..%5c",
+    "bk_iam%20",
+    "-bk",
+    "(.*",
+    "${app}",
+    "127.0.0.1:22",
+    "bk_iam:80",
+    "state:127.0.0.3:8010",
+    "[::1]",
+    "unix:",
+]
+
+
+def test_names_that_are_none(good: MadeUp) -> None:
+    """They get a server's answer, whatever that is, and leave nothing behind."""
+    with Gateway([good.name], include=KEYS) as gateway:
+        gateway.get("/o/bk_iam/")
+        gateway.await_state(good.name, "bk_iam", "up")
+        before = keys()
+        for name in NAMES:
+            answer = ask(GATEWAY_PORT, f"/o/{name}/x")
+            assert answer.status == ask(STOCK_PORT, f"/o/{name}/x").status, name
+        assert keys() == before
+        good.status = 502
+        for name in NAMES:
+            ask(GATEWAY_PORT, f"/o/{name}/x", method="POST")
+        assert keys() - before <= {f"failed:{good.name}/"}
+        assert gateway.get("/o/bk_iam/").status == 502
+        assert not any("internal error" in line for line in gateway.changes())
+
+
+def test_many_made_up_names_do_not_grow_anything(good: MadeUp) -> None:
+    with Gateway([good.name], include=KEYS) as gateway:
+        gateway.get("/o/bk_iam/")
+        gateway.await_state(good.name, "bk_iam", "up")
+        before = keys()
+        good.status = 502
+        for number in range(2500):
+            assert gateway.get(f"/o/app{number}/").status == 502
+        assert keys() - before <= {f"failed:{good.name}/"}
+
+
+def _without_bar(text: str) -> str:
+    return text.replace("lua_shared_dict container_healthcheck 4m;", "")
+
+
+def _tiny(text: str) -> str:
+    return text.replace("lua_shared_dict container_healthcheck 4m;",
+                        "lua_shared_dict container_healthcheck 12k;")  # fmt: skip
+
+
+def test_a_full_dictionary() -> None:
+    """Requests go to servers that work; the log says once that it is too small."""
+    many = {f"some_app_with_a_long_name_{number}": 0 for number in range(1900)}
+    with (
+        MadeUp(BAD, Verdicts({**many, "bk_iam": 13})) as first,
+        MadeUp(GOOD, Verdicts({**many, "bk_iam": 0})) as second,
+        Gateway([first.name, second.name], include=KEYS, edit=_tiny) as gateway,
+    ):
+        gateway.get("/o/bk_iam/")
+        wait_for(
+            lambda: any("dictionary is full" in line for line in gateway.changes()), "a complaint"
+        )
+        first.status = 502
+        for _ in range(50):
+            answer = gateway.get("/o/bk_iam/")
+            assert (answer.status, answer.body) == (200, GOOD.encode())
+        asked = first.lists
+        wait_for(lambda: first.lists >= asked + 2, "two more questions")
+        complaints = [line for line in gateway.changes() if "full" in line]
+        assert 1 <= len(complaints) <= 2, complaints  # one for each worker at most
+        assert len(gateway.changes()) < 12, gateway.changes()
+
+
+def test_more_apps_than_are_kept(good: MadeUp) -> None:
+    many = {f"app{number}": 0 for number in range(5000)}
+    with MadeUp(BAD, Verdicts(many)) as server, Gateway([server.name], include=KEYS) as gateway:
+        gateway.get("/o/app1/")
+        wait_for(lambda: gateway.status()[server.name]["state"] == "known", "the verdicts")
+        assert sum(key.startswith("verdict:") for key in keys()) == 2000
+        assert gateway.get("/o/app4999/").status == 200
+
+
+UPSTREAM = f"upstream bk_iam {{ server {GOOD}:8010; }}"
+
+
+def test_without_the_dictionary_requests_go_the_stock_way(good: MadeUp) -> None:
+    with Gateway([good.name], include=UPSTREAM, edit=_without_bar) as gateway:
+        for _ in range(5):
+            assert gateway.get("/o/bk_iam/").status == 200
+        assert 1 <= sum("stock way" in line for line in gateway.changes()) <= 2
+        assert gateway.get("/container-healthcheck-gateway").json["shared_dictionary"] is False
+
+
+def test_without_the_module_requests_go_the_stock_way(good: MadeUp) -> None:
+    def misplaced(text: str) -> str:
+        return text.replace("lua_package_path ", "#lua_package_path ")
+
+    with Gateway([good.name], include=UPSTREAM, edit=misplaced) as gateway:
+        for _ in range(20):
+            assert gateway.get("/o/bk_iam/").status == 200
+        assert 1 <= sum("stock way" in line for line in gateway.changes()) <= 2
+
+
+def test_without_servers_requests_go_the_stock_way(good: MadeUp) -> None:
+    with Gateway([good.name], include=UPSTREAM, edit=_no_servers) as gateway:
+        assert gateway.get("/o/bk_iam/").body == GOOD.encode()
+        assert gateway.get("/o/no_such_app/").status == 502
+        assert json.loads(gateway.get("/container-healthcheck-gateway").body)["servers"] == []
+
+
+def _no_servers(text: str) -> str:
+    return text.replace("set $appo_servers", "#set $appo_servers")
+
+
+def test_addresses_that_are_none_are_left_out(good: MadeUp) -> None:
+    wrong = ["nonsense", "1.2.3.4", "host:80", "1.2.3.4:99999", ""]
+    with Gateway([*wrong, good.name], edit=_no_stock) as gateway:
+        for _ in range(5):
+            assert gateway.get("/o/bk_iam/").body == GOOD.encode()
+        assert sum("not an address" in line for line in gateway.changes()) <= 2
+
+
+def _no_stock(text: str) -> str:
+    return re.sub(r"upstream stock \{.*\}", "upstream stock { server 127.0.0.1; }", text)
