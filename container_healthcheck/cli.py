@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -22,12 +23,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from container_healthcheck import __version__, config, formatter
+from container_healthcheck import __version__, config, environment_file, formatter, handover
 from container_healthcheck.board import Report
 from container_healthcheck.client import ServiceError, ask, service_url
 from container_healthcheck.config import Bind, Settings, SettingsError, environment_name
 from container_healthcheck.drains import HOST, DrainFolder
-from container_healthcheck.engine import Engine, EngineError
 from container_healthcheck.names import is_app_code
 from container_healthcheck.picture import Picture, draw
 from container_healthcheck.verdict import Code
@@ -39,6 +39,9 @@ _REFUSALS = {Code.NO_CONTAINER, Code.NOT_HEALTHY, Code.NOT_SERVING, Code.DRAINED
 # Flags of the Go tool 1.0.x that are settings under another name.
 _GO_FLAGS = {"level": "log_level", "logpath": "log_dir"}
 _GUNICORN = ("-m", "gunicorn", "-c", "python:container_healthcheck.server")
+# Where the service's environment stands, if the package that is installed says so; its flags are in
+# the variable OPTS there.
+_ENVIRONMENT_FILE = "HEALTHCHECK_ENVIRONMENT_FILE"
 _PORT_WAIT = 3.0
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -54,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments.insert(0, "serve")
     parsed = _parser().parse_args(arguments)
     try:
+        if parsed.run is not _serve:
+            _adopt_service_environment()
         code: int = parsed.run(parsed)
     except SettingsError as error:
         return _complain(str(error), WRONG_CALL)
@@ -68,13 +73,35 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
+def _adopt_service_environment() -> None:
+    """Takes over what the service is given, where the caller's own environment does not say more.
+
+    Raises SettingsError.
+    """
+    path = os.environ.get(_ENVIRONMENT_FILE)
+    if not path or not Path(path).exists():
+        return
+    try:
+        given = dict(environment_file.read(Path(path)))
+        flags = _parser().parse_args(["serve", *shlex.split(given.pop("OPTS", ""))])
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: OPTS: {error}") from error
+    callers = dict(os.environ)
+    os.environ.update({**given, **callers})
+    os.environ.update({**_flags_as_environment(flags), **callers})
+
+
 # --- serve
 
 
 def _serve(parsed: argparse.Namespace) -> int:
     environ = {**os.environ, **_flags_as_environment(parsed)}
     settings = Settings.from_environment(environ)
-    problem = _log_dir_problem(settings.log_dir) or _port_problem(settings.bind)
+    problem = _log_dir_problem(settings)
+    if problem is None and not handover.takes_over(settings.bind, environ):
+        problem = _port_problem(settings.bind)
     if problem is None:
         _become_gunicorn(environ)
     return _complain(str(problem), FAILED)
@@ -112,15 +139,22 @@ def _flag(name: str, text: str, parse: config.Parser[config.T]) -> config.T:
         raise SettingsError(f"{name}: {text!r} is not allowed: {error}") from error
 
 
-def _log_dir_problem(folder: Path | None) -> str | None:
+def _log_dir_problem(settings: Settings) -> str | None:
+    folder = settings.log_dir
     if folder is None:
         return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return f"LOG_DIR: {folder} cannot be made: {error.strerror}"
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return f"LOG_DIR: {folder} is not writable for this user: change its owner, or the setting"
+    for log in (folder / name for name in config.log_files(settings.log_level)):
+        try:
+            log.open("ab").close()
+        except OSError as error:
+            return (
+                f"LOG_DIR: {log} cannot be written: {error.strerror}: let this user write there,"
+                " or change the setting"
+            )
     return None
 
 
@@ -181,6 +215,9 @@ def _check(parsed: argparse.Namespace) -> int:
 
 def _check_direct(settings: Settings, app_code: str) -> dict[str, Any]:
     """The verdict from Docker itself, with no service and no probe."""
+    # docker-py takes a tenth of a second to import, in which a restarting service would be away.
+    from container_healthcheck.engine import Engine, EngineError
+
     engine = Engine(settings, bounded=_bounded_by_alarm)
     now = time.monotonic()
     prefix = re.escape(settings.name_pattern.before + app_code)
@@ -332,8 +369,17 @@ def _positive(text: str) -> float:
 # --- the parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line each, as a journal wants them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong and ends the program."""
+        program = self.prog.partition(" ")[0]
+        self.exit(WRONG_CALL, f"{program}: {message}: see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="container-healthcheck",
         description="Tells a gateway whether the container of each app on this host serves.",
         epilog="--version prints the version.",

@@ -23,6 +23,8 @@ from container_healthcheck.names import PLACEHOLDER, NamePattern, is_app_code
 
 ENVIRONMENT_PREFIX = "CONTAINER_HEALTHCHECK_"
 NOT_PROBED = "-"
+LOG_FILE = "container-healthcheck.log"
+ACCESS_LOG_FILE = "access.log"
 
 T = TypeVar("T")
 Parser = Callable[[str], T]
@@ -254,6 +256,11 @@ class Settings:
                 f"{environment_name('stale_after')}: {self.stale_after:g} is not allowed: it must"
                 f" be at least RESYNC_INTERVAL + DOCKER_TIMEOUT, {least:g}"
             )
+
+
+def log_files(log_level: str) -> list[str]:
+    """The files in LOG_DIR at this LOG_LEVEL."""
+    return [LOG_FILE, ACCESS_LOG_FILE] if log_level == "debug" else [LOG_FILE]
 
 
 def documented_settings() -> list[Field[Any]]:

@@ -11,7 +11,14 @@ import resource
 import sys
 from typing import Any
 
-from container_healthcheck.config import Settings, SettingsError, from_process_environment
+from container_healthcheck import handover
+from container_healthcheck.config import (
+    ACCESS_LOG_FILE,
+    LOG_FILE,
+    Settings,
+    SettingsError,
+    from_process_environment,
+)
 from container_healthcheck.worker import prepare_lead
 
 # What gunicorn keeps beyond nginx's own 60 s, so that it is never the one to close first.
@@ -45,8 +52,18 @@ control_socket_disable = True
 limit_request_line = 8190
 proc_name = "container-healthcheck"
 loglevel = _current.log_level
-errorlog = _log_file(_current, "container-healthcheck.log")
-accesslog = _log_file(_current, "access.log") if _current.log_level == "debug" else None
+errorlog = _log_file(_current, LOG_FILE)
+accesslog = _log_file(_current, ACCESS_LOG_FILE) if _current.log_level == "debug" else None
+
+
+def _journal_handlers() -> list[logging.Handler]:
+    """With a log folder, warnings go to stderr (systemd's journal) as well: people look there."""
+    if _current.log_dir is None:
+        return []
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return [handler]
 
 
 def on_starting(_: Any) -> None:
@@ -54,8 +71,12 @@ def on_starting(_: Any) -> None:
     prepare_lead()
 
 
-def when_ready(_: Any) -> None:
-    """Lets workers hold a thousand waiting clients and as many probes."""
+def when_ready(arbiter: Any) -> None:
+    """Lets workers hold a thousand waiting clients and as many probes; hands over the socket."""
+    # `systemd`: it came from there.
+    if not arbiter.systemd:
+        for listener in arbiter.LISTENERS:
+            handover.store(listener.sock)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
@@ -64,7 +85,7 @@ def when_ready(_: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Starts the observers; they log where gunicorn does, into files that USR1 reopens."""
     own = logging.getLogger("container_healthcheck")
-    own.handlers = worker.log.error_log.handlers
+    own.handlers = [*worker.log.error_log.handlers, *_journal_handlers()]
     own.setLevel(worker.log.error_log.level)
     own.propagate = False
     worker.start_service()

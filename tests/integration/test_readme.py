@@ -45,11 +45,14 @@ def service() -> Iterator[RunningService]:
 
 def blocks(readme: str) -> list[str]:
     text = (SOURCE / readme).read_text()
-    return re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def examples(readme: str) -> list[tuple[str, str]]:
-    """The commands that are shown with their output."""
+    """The commands that are shown with their output, but for those of a gateway or a package.
+
+    Blocks marked `console` need a gateway, or a host with systemd and rpm.
+    """
     found = []
     for block in blocks(readme):
         for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
