@@ -11,11 +11,17 @@ SIDE_BY_SIDE := 4
 # Programs and the Debian packages they come in.
 ENGINE := dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static ip=iproute2 \
 	unshare=util-linux nsenter=util-linux
-TESTED := $(ENGINE) nginx=nginx-core curl=curl
-SOURCES := container_healthcheck sandbox tests benchmarks wsgi.py gunicorn.conf.py
+GATEWAY := nginx=nginx-core haproxy=haproxy \
+	/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua \
+	/usr/share/doc/lua-cjson/copyright=lua-cjson
+PACKAGER := rpmbuild=rpm patchelf=patchelf strip=binutils xz=xz-utils /usr/bin/python3=python3
+PACKAGED := $(PACKAGER) rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
+	systemd-analyze=systemd
+TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
+SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench lock clean
+.PHONY: help demo run test check format bench rpm lock clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -27,14 +33,20 @@ demo: $(VENV)/runtime ## the service with sample apps on a private Docker engine
 run: $(VENV)/runtime ## the service on this machine's own Docker engine; FLAGS="-port 4247 …"
 	@exec $(IN_VENV) -m container_healthcheck serve $(FLAGS)
 
-test: $(VENV)/dev $(VENV)-lowest/ready ## all tests, with coverage
+test: $(VENV)/dev $(VENV)-lowest/ready ## all tests, with coverage; ARGS="tests/unit -k …" for some
 	@tools/need $(TESTED)
 	@$(IN_VENV) -m coverage erase
-	@$(IN_VENV) -m coverage run -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration $(ARGS)
+ifdef ARGS
+	@$(IN_VENV) -m pytest $(ARGS)
+else
+	@$(IN_VENV) -m coverage run -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration
 	@$(IN_VENV) -m coverage combine -q
 	@$(IN_VENV) -m coverage report
-	@echo "Once more, with the lowest versions that setup.cfg allows"
-	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration $(ARGS)
+	@echo "The same with the lowest versions that setup.cfg allows"
+	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration
+	@echo "The gateway, and the package"
+	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging
+endif
 
 check: $(VENV)/dev ## lint, format and types
 	@$(IN_VENV) -m ruff check $(SOURCES)
@@ -48,6 +60,10 @@ format: $(VENV)/dev ## rewrite the code in the project's format
 bench: $(VENV)/dev ## measure speed, memory and load; prints a table
 	@tools/need $(TESTED) wrk=wrk
 	@$(IN_VENV) -m benchmarks
+
+rpm: $(VENV)/runtime ## dist/container-healthcheck-….rpm, on Debian
+	@tools/need $(PACKAGER)
+	@packaging/rpm/build dist $(VENV)/bin/pip
 
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.10 --upgrade
 lock: $(VENV)/dev ## renew the pinned versions in requirements/

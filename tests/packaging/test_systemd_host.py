@@ -1,0 +1,248 @@
+"""On a host with systemd where the service runs: what it does, and mishaps and mistakes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sandbox.waiting import wait_for, wait_until
+from tests.packaging.conftest import Fleet
+from tests.packaging.hosts import (
+    LOG,
+    SYSCONFIG,
+    UNIT,
+    Host,
+    await_boot,
+    await_ready,
+    install,
+    use_engine,
+)
+
+
+@pytest.fixture(scope="module")
+def running(boot_host: Callable[..., Host]) -> Iterator[Host]:
+    """A host where the service runs; each test leaves it running."""
+    host = boot_host()
+    try:
+        install(host)
+        use_engine(host)
+        await_ready(host)
+        yield host
+    finally:
+        host.container.remove(force=True)
+
+
+@pytest.fixture
+def app(fleet: Fleet, app_code: str) -> Iterator[str]:
+    container = fleet.engine.run(f"{app_code}-1709878117")
+    yield app_code
+    container.remove(force=True)
+
+
+def test_it_serves_checks(running: Host, app: str) -> None:
+    answer = wait_until(
+        lambda: running.ask(f"/apps/health/{app}"), lambda said: said["code"] == 0, "health"
+    )
+
+    assert answer["message"]["names"] == f"{app}-1709878117"
+
+
+def test_the_command_line_means_the_service(running: Host, app: str) -> None:
+    wait_for(lambda: running.ask(f"/apps/health/{app}")["code"] == 0, "health")
+
+    running.run(f"echo CONTAINER_HEALTHCHECK_STATE_DIR=/srv/state >>{SYSCONFIG}")
+    running.run(f"sed -i 's/-port 4246/-port 4247/' {SYSCONFIG}")
+    running.run(f"mkdir -p /srv/state && systemctl restart {UNIT}")
+    try:
+        wait_for(lambda: running.ask("/ready", 4247), "the other port")
+        said = running.run(f"container-healthcheck drain {app} --reason 'a test'")
+        assert "the service at http://127.0.0.1:4247/container-healthcheck obeys it" in said
+        assert running.exit_code(f"container-healthcheck check {app}") == 2
+        assert "15" in running.run("container-healthcheck list", check=False)
+        running.run(f"container-healthcheck undrain {app}")
+        assert running.exit_code(f"container-healthcheck check {app}") == 0
+    finally:
+        running.run(f"sed -i 's/-port 4247/-port 4246/; /STATE_DIR=.srv/d' {SYSCONFIG}")
+        running.run(f"systemctl restart {UNIT}")
+        await_ready(running)
+
+
+def test_systemd_analyze_is_content(running: Host) -> None:
+    assert running.run(f"systemd-analyze verify {UNIT}.service 2>&1") == ""
+    rated = running.run(f"systemd-analyze security --no-pager {UNIT}.service")
+    exposure = re.search(r"Overall exposure level .*: ([0-9.]+)", rated)
+    assert exposure is not None and float(exposure.group(1)) <= 3.0
+
+
+def test_the_workers_may_open_many_files(running: Host) -> None:
+    assert running.property("LimitNOFILE") == "65536"
+
+
+def test_it_stops_and_starts_in_time(running: Host) -> None:
+    url = "http://127.0.0.1:4246/container-healthcheck/apps/health"
+    tag = running.run(f"curl -sI {url} | sed -n 's/^ETag: //Ip'")
+    wait = f"curl -s -H 'If-None-Match: {tag}' -H 'Prefer: wait=25' {url} >/tmp/waited"
+    running.run(f"({wait}) >/dev/null 2>&1 &")
+
+    began = time.monotonic()
+    running.run(f"systemctl stop {UNIT}")
+    assert time.monotonic() - began < 5
+    assert running.property("Result") == "success"
+    assert running.ask("/health") is None
+    running.run(f"systemctl start {UNIT}")
+    assert running.ask("/health")["code"] == 0
+
+
+def test_a_restart_loses_nothing(running: Host) -> None:
+    with running.polled(5, "/health") as seen:
+        running.run(f"systemctl restart {UNIT}")
+        running.run(f"kill -KILL {running.property('MainPID')}")
+
+    assert seen["lost"] == 0
+    assert seen["codes"].keys() == {"0"}
+
+
+def test_a_reload_loses_nothing(running: Host) -> None:
+    before, master = workers(running), running.property("MainPID")
+
+    with running.polled(5, "/health") as seen:
+        running.run(f"systemctl reload {UNIT}")
+
+    assert seen["lost"] == 0
+    assert running.property("MainPID") == master
+    assert not set(before) & set(workers(running))
+
+
+def test_a_changed_address_is_obeyed(running: Host) -> None:
+    running.run(f"sed -i 's/-port 4246/-port 4248/' {SYSCONFIG}; systemctl restart {UNIT}")
+    try:
+        wait_for(lambda: running.ask("/health", 4248), "the new port to answer")
+        assert running.exit_code("curl -s 127.0.0.1:4246") == 7
+    finally:
+        running.run(f"sed -i 's/-port 4248/-port 4246/' {SYSCONFIG}; systemctl restart {UNIT}")
+        await_ready(running)
+    assert running.exit_code("curl -s 127.0.0.1:4248") == 7
+
+
+def test_a_killed_worker_is_replaced(running: Host) -> None:
+    master, (victim, *_) = running.property("MainPID"), workers(running)
+
+    running.run(f"kill -KILL {victim}")
+
+    def replaced() -> bool:
+        return len(workers(running)) == 2 and victim not in workers(running)
+
+    wait_for(replaced, "another worker")
+    assert running.property("MainPID") == master
+    await_ready(running)
+
+
+def test_a_killed_master_comes_back(running: Host) -> None:
+    master = running.property("MainPID")
+
+    running.run(f"kill -KILL {master}")
+
+    wait_for(lambda: running.property("MainPID") not in (master, "0"), "another master", 10)
+    await_ready(running)
+
+
+def test_it_outlives_docker(running: Host) -> None:
+    unit = "[Service]\nExecStart=/bin/sleep infinity\n"
+    running.run(f"printf '{unit}' >/run/systemd/system/docker.service; systemctl daemon-reload")
+    running.run("systemctl start docker")
+    master = running.property("MainPID")
+
+    running.run("systemctl restart docker; systemctl stop docker")
+
+    assert running.property("MainPID") == master
+    assert host_order(running) == "docker.service"
+
+
+def host_order(host: Host) -> str:
+    return next(name for name in host.property("After").split() if name.startswith("docker"))
+
+
+def test_it_comes_back_after_a_reboot(running: Host) -> None:
+    running.container.restart(timeout=30)
+    await_boot(running)
+
+    wait_for(lambda: running.ask("/ready"), "the service after the boot")
+    await_ready(running)
+
+
+def test_logrotate_turns_the_logs(running: Host) -> None:
+    running.run("logrotate -d /etc/logrotate.d/container-healthcheck 2>&1")
+    running.run(f"rm -f {LOG}.1; logrotate -f /etc/logrotate.d/container-healthcheck")
+
+    assert running.run(f"test -s {LOG}.1 && echo yes") == "yes"
+    (victim, *_) = workers(running)
+    running.run(f"kill -TERM {victim}")
+    wait_for(lambda: victim in running.run(f"cat {LOG}", check=False), "lines in the new file")
+    await_ready(running)
+
+
+def test_rsyslog_takes_the_configuration(running: Host) -> None:
+    said = running.run("rsyslogd -N1 2>&1")
+    assert "container-healthcheck.conf" not in said and "error" not in said.lower()
+
+
+# --- mistakes and missing things
+
+
+def test_a_setting_with_a_typo_is_named_once(running: Host) -> None:
+    restarts = running.property("NRestarts")
+    running.run(f"echo CONTAINER_HEALTHCHECK_WORKRES=3 >>{SYSCONFIG}")
+    try:
+        assert running.exit_code(f"systemctl restart {UNIT}") != 0
+        time.sleep(5)
+        line = running.journal()[-1]
+        assert "CONTAINER_HEALTHCHECK_WORKRES: no such setting: did you mean" in line
+        assert running.property("ActiveState") == "failed"
+        assert running.property("NRestarts") in ("0", restarts)
+    finally:
+        running.run(f"sed -i '/WORKRES/d' {SYSCONFIG}; systemctl restart {UNIT}")
+        await_ready(running)
+
+
+def test_a_flag_with_a_typo_is_named_once(running: Host) -> None:
+    running.run(f"sed -i 's/-ngx-port/-nxg-port/' {SYSCONFIG}")
+    count = len(running.journal())
+    try:
+        assert running.exit_code(f"systemctl restart {UNIT}") != 0
+        time.sleep(5)
+        (line,) = running.journal()[count:]
+        assert "unrecognized arguments: -nxg-port 8010" in line
+        assert running.property("ActiveState") == "failed"
+    finally:
+        running.run(f"sed -i 's/-nxg-port/-ngx-port/' {SYSCONFIG}; systemctl restart {UNIT}")
+        await_ready(running)
+
+
+def test_a_taken_port_is_waited_for_slowly(running: Host) -> None:
+    running.run(f"systemctl stop {UNIT}")
+    listener = (
+        "perl -MIO::Socket::INET -e '"
+        'push @kept, IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 4246,'
+        " Listen => 1, ReuseAddr => 1); sleep 600'"
+    )
+    running.run(f"systemd-run --unit=taken {listener}")
+    wait_for(lambda: running.exit_code("curl -s -m 1 127.0.0.1:4246") != 7, "the port to be taken")
+    count = len(running.journal())
+    running.run(f"systemctl start --no-block {UNIT}")
+    try:
+        time.sleep(15)
+        lines = running.journal()[count:]
+        assert all("another program listens there: stop it, or change BIND" in x for x in lines)
+        assert 1 <= len(lines) <= 5
+    finally:
+        running.run("systemctl stop taken")
+    # Nobody has to start it again.
+    await_ready(running)
+
+
+def workers(host: Host) -> list[str]:
+    master = host.property("MainPID")
+    return host.run(f"cat /proc/{master}/task/{master}/children", check=False).split()
