@@ -142,8 +142,9 @@ def test_unknown_flags_are_refused(flags: list[str]) -> None:
     done = command("serve", *flags)
 
     assert done.returncode == 2
-    assert "error: " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("container-healthcheck: ")
+    assert done.stderr.endswith("--help\n")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -388,6 +389,23 @@ def test_check_of_what_is_no_app_code_is_unknown(
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("arguments", [["check", "bk_iam"], ["list"]])
+def test_a_wrong_setting_is_no_verdict(arguments: list[str]) -> None:
+    """A monitoring system must not take it for a dead app."""
+    done = command(*arguments, workers="many")
+
+    assert done.returncode == 3
+    assert "CONTAINER_HEALTHCHECK_WORKERS: 'many' is not allowed" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["check", "a", "b"], ["list", "--nonsense"]])
+def test_a_wrong_call_is_no_verdict(arguments: list[str]) -> None:
+    done = command(*arguments)
+
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+
+
 def test_check_without_a_service_is_unknown() -> None:
     port = free_port()
 
@@ -458,7 +476,7 @@ def test_another_service_at_the_address_is_unknown(answer: bytes) -> None:
 def test_a_time_out_that_is_none_is_refused(text: str) -> None:
     done = command("check", "nope", "--timeout", text)
 
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "allowed is a number of seconds" in done.stderr
 
 

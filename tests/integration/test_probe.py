@@ -62,6 +62,7 @@ class App(BaseHTTPRequestHandler):
 
 class Server(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
+    request_queue_size = 100
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -150,8 +151,9 @@ def test_a_time_out() -> None:
 def test_an_endless_body_is_not_read(nginx: tuple[RunningNginx, str], what: str) -> None:
     before = open_sockets()
 
-    assert probe(f"{nginx[1]}/o/app/{what}", 0.5) is None
+    seen = probe(f"{nginx[1]}/o/app/{what}", 0.5)
 
+    assert seen is None, nginx[0].error_log.read_text()[-2000:]
     wait_for(lambda: open_sockets() == before, "every socket to be closed")
 
 

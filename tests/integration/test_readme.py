@@ -45,7 +45,8 @@ def service() -> Iterator[RunningService]:
 
 def blocks(readme: str) -> list[str]:
     text = (SOURCE / readme).read_text()
-    return re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for language, block in found if not language]
 
 
 def examples(readme: str) -> list[tuple[str, str]]:
