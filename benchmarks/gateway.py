@@ -1,6 +1,6 @@
 """The gateway: the stock location beside ours, through the same nginx; and what watching costs.
 
-`python -m benchmarks.gateway [ROUNDS]`. Two APPO servers with 50 real containers each and the
+`python -m benchmarks.gateway` prints the tables. Two APPO servers with 50 real containers each and the
 service; the location /o/ of the APPOs' nginx answers by itself, so that the gateway is what is
 measured. Rounds alternate, and the middle one of each counts: other work on the machine must not
 decide.
@@ -9,14 +9,9 @@ decide.
 from __future__ import annotations
 
 import contextlib
-import re
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
+from benchmarks.load import Load, middle, wrk
 from sandbox.engine import PrivateEngine
 from sandbox.gateway import (
     APPO_PORT,
@@ -25,12 +20,13 @@ from sandbox.gateway import (
     SERVICE_PORT,
     STOCK_PORT,
     Gateway,
-    Nginx,
 )
 from sandbox.network import Network
+from sandbox.nginx import Nginx
 from sandbox.service import RunningService
 from sandbox.waiting import wait_for
 
+ROUNDS = 5
 CONTAINERS = 50
 SECONDS = 4
 IDLE_SECONDS = 20
@@ -55,16 +51,6 @@ KEEPALIVE = f"""
     }}"""
 
 
-@dataclass(frozen=True)
-class Speed:
-    """One measurement: requests a second, and latencies in milliseconds."""
-
-    rate: float
-    p50: float
-    p99: float
-    errors: int
-
-
 def _appo(address: str, folder: str) -> str:
     location = (PACKAGING / "nginx" / "appo-location.conf").read_text()
     location = location.replace("127.0.0.1:4246", f"{address}:{SERVICE_PORT}")
@@ -77,56 +63,17 @@ def _appo(address: str, folder: str) -> str:
     }}"""
 
 
-def measure(port: int, connections: int) -> Speed:
-    """Lets wrk ask for SECONDS."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
-    done = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}/o/{APP}/"], capture_output=True, text=True, check=True
-    )
-    text = done.stdout
-    errors = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
-    return Speed(
-        rate=float(_found(r"Requests/sec:\s+([\d.]+)", text)),
-        p50=_milliseconds(_found(r"\n\s+50%\s+(\S+)", text)),
-        p99=_milliseconds(_found(r"\n\s+99%\s+(\S+)", text)),
-        errors=int(errors.group(1)) if errors else 0,
-    )
-
-
-def _found(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
-    if found is None:
-        raise ValueError(f"wrk said: {text}")
-    return found.group(1)
-
-
-def _milliseconds(text: str) -> float:
-    units = {"us": 0.001, "ms": 1, "s": 1000}
-    return float(text.rstrip("mus")) * units[text.lstrip("0123456789.")]
-
-
-def _compare(rounds: int, ports: dict[str, int], connections: int) -> dict[str, Speed]:
-    measured: dict[str, list[Speed]] = {name: [] for name in ports}
+def _compare(rounds: int, ports: dict[str, int], connections: int) -> dict[str, Load]:
+    measured: dict[str, list[Load]] = {name: [] for name in ports}
     for number in range(rounds):
         # The order alternates, so that neither always comes first.
         for name in sorted(ports, reverse=bool(number % 2)):
-            measured[name].append(measure(ports[name], connections))
-
-    def middle(of: Callable[[Speed], float], speeds: list[Speed]) -> float:
-        return statistics.median(map(of, speeds))
-
-    return {
-        name: Speed(
-            rate=middle(lambda each: each.rate, speeds),
-            p50=middle(lambda each: each.p50, speeds),
-            p99=middle(lambda each: each.p99, speeds),
-            errors=sum(each.errors for each in speeds),
-        )
-        for name, speeds in measured.items()
-    }
+            url = f"http://127.0.0.1:{ports[name]}/o/{APP}/"
+            measured[name].append(wrk(url, connections=connections, seconds=SECONDS))
+    return {name: middle(loads) for name, loads in measured.items()}
 
 
-def main(rounds: int = 5) -> None:
+def main(rounds: int = ROUNDS) -> None:
     """Measures and prints the tables."""
     with Network() as network, network.entered(), contextlib.ExitStack() as stack:
         appo_nginx = Nginx("")
@@ -158,21 +105,18 @@ def _print_speeds(rounds: int) -> None:
     ports = {"stock": STOCK_PORT, "stock + keepalive": KEEPALIVE_PORT, "ours": GATEWAY_PORT}
     print(f"Through the gateway, middle of {rounds} rounds of {SECONDS} s, {CONTAINERS} containers")
     print("on each of two APPO servers:\n")
-    print("| connections | location | requests/s | p50 ms | p99 ms | errors |")
-    print("|---|---|---|---|---|---|")
+    print("| connections | location | requests/s | p50 ms | p99 ms |")
+    print("|---|---|---|---|---|")
     for connections in (1, 8):
         speeds = _compare(rounds, ports, connections)
         for name, each in speeds.items():
-            print(
-                f"| {connections} | {name} | {each.rate:.0f} | {each.p50:.2f} | {each.p99:.2f}"
-                f" | {each.errors} |"
-            )
+            print(f"| {connections} | {name} | {each.rate:.0f} | {each.p50:.2f} | {each.p99:.2f} |")
         ours = speeds["ours"]
         for name in ("stock", "stock + keepalive"):
             other = speeds[name]
             print(
                 f"| {connections} | ours / {name} | {ours.rate / other.rate:.1%}"
-                f" | {ours.p50 / other.p50:.1%} | {ours.p99 / other.p99:.1%} | |",
+                f" | {ours.p50 / other.p50:.1%} | {ours.p99 / other.p99:.1%} |",
                 flush=True,
             )
 
@@ -193,4 +137,4 @@ def _print_cost(appo_nginx: Nginx) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    main()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import statistics
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def wrk(url: str, *, connections: int = 8, seconds: float = 3) -> Load:
         raise ValueError(text)
     return Load(
         float(rate.group(1)), _percentile(text, 50), _percentile(text, 99), int(requests.group(1))
+    )
+
+
+def middle(loads: Sequence[Load]) -> Load:
+    """The median of each figure: other work on the machine must not decide."""
+    return Load(
+        statistics.median(load.rate for load in loads),
+        statistics.median(load.p50 for load in loads),
+        statistics.median(load.p99 for load in loads),
+        sum(load.requests for load in loads),
     )
 
 

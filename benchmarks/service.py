@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from benchmarks.load import Load, cpu_seconds, memory, open_files, wrk
+from benchmarks.load import Load, cpu_seconds, memory, middle, open_files, wrk
 from sandbox.crowd import Crowd
 from sandbox.engine import PrivateEngine
-from sandbox.nginx import RunningNginx
+from sandbox.nginx import Nginx
 from sandbox.service import RunningService
 from sandbox.waiting import free_port, wait_for, wait_until
 
@@ -66,17 +66,14 @@ def _compare(service: RunningService, size: int) -> tuple[Sequence[tuple[object,
     for _ in range(ROUNDS):
         for name, url in paths.items():
             loads[name].append(wrk(url))
-    ceiling = statistics.median(load.rate for load in loads["/health"])
+    middles = {name: middle(found) for name, found in loads.items()}
     rows = []
-    for name, found in loads.items():
-        rate = statistics.median(load.rate for load in found)
-        p50 = statistics.median(load.p50 for load in found)
-        p99 = statistics.median(load.p99 for load in found)
+    for name, load in middles.items():
         shown = "/apps/health/&lt;app_code&gt;" if name == "check" else name
-        rows.append(
-            (size, shown, f"{rate:.0f}", f"{p50:.2f}", f"{p99:.2f}", f"{rate / ceiling:.2f}")
-        )
-    return rows, rate
+        ratio = load.rate / middles["/health"].rate
+        figures = (f"{load.rate:.0f}", f"{load.p50:.2f}", f"{load.p99:.2f}", f"{ratio:.2f}")
+        rows.append((size, shown, *figures))
+    return rows, middles["check"].rate
 
 
 def _pids(service: RunningService) -> list[int]:
@@ -100,7 +97,7 @@ def _idle(engine: PrivateEngine) -> str:
     nginx = f"server {{ listen 127.0.0.1:{port}; return 200; }}"
     probe_url = f"http://127.0.0.1:{port}/o/{{app_code}}/"
     rows = []
-    with RunningNginx(nginx):
+    with Nginx(nginx):
         for name, settings in (("off", {}), ("on, every 5 s", {"probe_url": probe_url})):
             with _service(engine, **settings) as service:
                 time.sleep(2)

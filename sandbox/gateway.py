@@ -27,6 +27,7 @@ from typing import Any
 import docker
 
 from sandbox.engine import PrivateEngine, SandboxError
+from sandbox.nginx import Nginx
 from sandbox.service import SOURCE, Answer, RunningService, ask
 from sandbox.waiting import LIMIT, wait_for
 
@@ -35,119 +36,8 @@ SERVICE_PORT = 4246
 GATEWAY_PORT = 8080
 STOCK_PORT = 8081
 PACKAGING = SOURCE / "packaging"
-MODULES = Path("/usr/lib/nginx/modules")
 INSTALLED = "/usr/local/openresty/nginx/lua/container-healthcheck"
 WORKERS = 2
-
-_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-
-class Nginx:
-    """An nginx of our own with its folder; a context manager. `http` is its http block."""
-
-    def __init__(self, http: str, *, modules: Sequence[str] = (), workers: int = 1) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="chc-nginx-")
-        self.folder = Path(self._temporary.name)
-        self.folder.chmod(0o755)
-        self.error_log = self.folder / "error.log"
-        self._modules = modules
-        self._workers = workers
-        self._process: subprocess.Popen[bytes] | None = None
-        self.write(http)
-
-    def write(self, http: str) -> None:
-        """Writes the configuration; it counts from the next start or reload on."""
-        loads = "".join(f"load_module {MODULES / each};\n" for each in self._modules)
-        temporary = "".join(f"    {each}_temp_path {self.folder}/{each};\n" for each in _TEMPORARY)
-        (self.folder / "nginx.conf").write_text(
-            f"{loads}user root;\nworker_processes {self._workers};\npid {self.folder}/pid;\n"
-            f"error_log {self.error_log};\nevents {{ worker_connections 4096; }}\n"
-            f"http {{\n    access_log off;\n{temporary}{http}\n}}\n"
-        )
-
-    def __enter__(self) -> Nginx:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop(signal.SIGKILL)
-        self._temporary.cleanup()
-
-    @property
-    def _command(self) -> list[str]:
-        return ["nginx", "-p", str(self.folder), "-e", str(self.error_log), "-c", "nginx.conf"]
-
-    def check(self) -> None:
-        """Lets nginx check the configuration. Raises AssertionError with what it says."""
-        self._command_line("-t")
-
-    def _command_line(self, *arguments: str) -> None:
-        command = ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-    def start(self) -> None:
-        """Starts it and waits until it is ready."""
-        self.check()
-        command = ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
-        self._process = subprocess.Popen(
-            [*command, "-g", "daemon off;"], stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        wait_for(lambda: len(self.workers()) >= self._workers, "nginx to start")
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ends master and workers, by SIGKILL or by a signal to the master, and waits."""
-        if self._process is None:
-            return
-        workers = self.workers()
-        self.signal(number) if number == signal.SIGKILL else self._process.send_signal(number)
-        self._process.wait(timeout=LIMIT)
-        self._process = None
-        wait_for(lambda: not any(map(_is_alive, workers)), "nginx's workers to end")
-
-    def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to the master and all workers."""
-        assert self._process is not None
-        for pid in [self._process.pid, *self.workers()]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def heal(self) -> None:
-        """Makes it run again: starts it when it was stopped, thaws it when it was frozen."""
-        if self._process is None:
-            self.start()
-        self.signal(signal.SIGCONT)
-
-    def workers(self) -> list[int]:
-        """The process ids of the workers, those that are leaving included."""
-        assert self._process is not None
-        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            return [int(pid) for pid in path.read_text().split()]
-        return []
-
-    def reload(self) -> None:
-        """Reloads the configuration and waits until the new workers serve."""
-        self._command_line("-t")
-        old = set(self.workers())
-        assert self._process is not None
-        self._process.send_signal(signal.SIGHUP)
-        wait_for(lambda: len(set(self.workers()) - old) >= self._workers, "new workers")
-
-    def log(self) -> str:
-        """The error log."""
-        return self.error_log.read_text()
-
-
-def _is_alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 class AppoServer:

@@ -1,51 +1,54 @@
-"""A real nginx with a configuration of one's own, standing in for the APPO's."""
+"""A real nginx with a configuration of one's own."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from sandbox.waiting import wait_for
+from sandbox.waiting import LIMIT, wait_for
+
+MODULES = Path("/usr/lib/nginx/modules")
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
-class RunningNginx:
-    """An nginx in a temporary folder; a context manager.
+class Nginx:
+    """An nginx of our own with its folder; a context manager.
 
-    `http` is what stands inside the `http` block, where `{folder}` is its folder. `main` stands
-    before it, and `namespace` before the command (an `nsenter`, say).
+    `http` is its http block, in which `{folder}` means its folder. `modules` are loaded from where
+    Debian keeps them.
     """
 
-    def __init__(self, http: str, *, main: str = "", namespace: Sequence[str] = ()) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="chc-nginx-")
-        self.folder = Path(self._folder.name)
-        # Its workers leave root's rights behind, and must still reach their folder.
+    def __init__(self, http: str, *, modules: Sequence[str] = (), workers: int = 1) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="chc-nginx-")
+        self.folder = Path(self._temporary.name)
         self.folder.chmod(0o755)
-        self.configuration = self.folder / "nginx.conf"
         self.access_log = self.folder / "access.log"
         self.error_log = self.folder / "error.log"
-        self._namespace = namespace
-        self.configuration.write_text(
-            f"{main}\ndaemon off; pid {self.folder}/pid; error_log {self.error_log} info;\n"
-            "worker_processes 2; events { worker_connections 4096; }\n"
-            f"http {{ access_log {self.access_log};\n"
-            + "".join(
-                f"{kind}_temp_path {self.folder}/{kind};\n"
-                for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-            )
-            + http.replace("{folder}", str(self.folder))
-            + "\n}\n"
-        )
-        self.process: subprocess.Popen[bytes] | None = None
+        self._command = ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+        self._modules = modules
+        self._workers = workers
+        self._process: subprocess.Popen[bytes] | None = None
+        self.write(http)
 
-    def __enter__(self) -> RunningNginx:
-        self.process = subprocess.Popen(
-            [*self._namespace, "nginx", "-p", str(self.folder), "-c", str(self.configuration)],
-            stderr=subprocess.DEVNULL,
+    def write(self, http: str) -> None:
+        """Writes the configuration; it counts from the next start or reload on."""
+        loads = "".join(f"load_module {MODULES / each};\n" for each in self._modules)
+        own = http.replace("{folder}", str(self.folder))
+        temporary = "".join(f"    {each}_temp_path {self.folder}/{each};\n" for each in _TEMPORARY)
+        (self.folder / "nginx.conf").write_text(
+            f"{loads}user root;\nworker_processes {self._workers};\npid {self.folder}/pid;\n"
+            f"error_log {self.error_log};\nevents {{ worker_connections 4096; }}\n"
+            f"http {{\n    access_log off;\n{temporary}{own}\n}}\n"
         )
-        wait_for(self._is_up, "nginx to start")
+
+    def __enter__(self) -> Nginx:
+        self.start()
         return self
 
     def __exit__(
@@ -54,18 +57,74 @@ class RunningNginx:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self.process is not None
-        self.process.terminate()
-        self.process.wait(timeout=60)
-        self._folder.cleanup()
+        self.stop(signal.SIGKILL)
+        self._temporary.cleanup()
+
+    def check(self) -> None:
+        """Lets nginx check the configuration. Raises AssertionError with what it says."""
+        self._command_line("-t")
+
+    def _command_line(self, *arguments: str) -> None:
+        done = subprocess.run([*self._command, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready."""
+        self.check()
+        self._process = subprocess.Popen(
+            [*self._command, "-g", "daemon off;"], stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_for(lambda: len(self.workers()) >= self._workers, "nginx to start")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends master and workers, by SIGKILL or by a signal to the master, and waits."""
+        if self._process is None:
+            return
+        workers = self.workers()
+        self.signal(number) if number == signal.SIGKILL else self._process.send_signal(number)
+        self._process.wait(timeout=LIMIT)
+        self._process = None
+        wait_for(lambda: not any(map(_is_alive, workers)), "nginx's workers to end")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the master and all workers."""
+        assert self._process is not None
+        for pid in [self._process.pid, *self.workers()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def heal(self) -> None:
+        """Makes it run again: starts it when it was stopped, thaws it when it was frozen."""
+        if self._process is None:
+            self.start()
+        self.signal(signal.SIGCONT)
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers, those that are leaving included."""
+        assert self._process is not None
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return [int(pid) for pid in path.read_text().split()]
+        return []
+
+    def reload(self) -> None:
+        """Reloads the configuration and waits until the new workers serve."""
+        self._command_line("-t")
+        old = set(self.workers())
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(set(self.workers()) - old) >= self._workers, "new workers")
+
+    def log(self) -> str:
+        """The error log."""
+        return self.error_log.read_text()
 
     def requests_for(self, text: str) -> int:
-        """How many requests its access log has that contain `text`."""
+        """How many lines of its access log, if `http` has it written, contain `text`."""
         return sum(text in line for line in self.access_log.read_text().splitlines())
 
-    def _is_up(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
-            raise AssertionError(f"nginx ended: {self.error_log.read_text()}")
-        pid_file = self.folder / "pid"
-        return pid_file.exists() and bool(pid_file.read_text().strip())
+
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False

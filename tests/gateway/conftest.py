@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandbox.gateway import MODULES, AppoServer, Gateway
+from sandbox.gateway import AppoServer, Gateway
 from sandbox.network import Network
+from sandbox.nginx import MODULES
 from tests.conftest import require_engine
 
 _numbers = itertools.count(1)

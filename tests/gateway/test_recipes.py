@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.gateway import GATEWAY_PORT, PACKAGING, AppoServer, Nginx, traffic
+from sandbox.gateway import GATEWAY_PORT, PACKAGING, AppoServer, traffic
+from sandbox.nginx import Nginx
 from sandbox.service import ask
 from sandbox.waiting import LIMIT, wait_for
 

@@ -15,7 +15,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 import pytest
 
 from container_healthcheck.probe import LONGEST_HEAD, probe
-from sandbox.nginx import RunningNginx
+from sandbox.nginx import Nginx
 from sandbox.waiting import free_port, wait_for
 
 GIGABYTE = 1 << 30
@@ -71,7 +71,7 @@ class Server(ThreadingMixIn, UnixStreamServer):
 
 
 @pytest.fixture(scope="module")
-def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningNginx, str]]:
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, str]]:
     """An nginx in front of the app, as on an APPO server; its address."""
     folder = tmp_path_factory.mktemp("app")
     for each in (folder, *folder.parents):
@@ -97,14 +97,14 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningNgi
         path.chmod(0o777)
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
-        with RunningNginx(configuration) as running:
+        with Nginx(configuration) as running:
             yield running, f"http://127.0.0.1:{port}"
         server.shutdown()
         serving.join()
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 302, 400, 401, 403, 404, 405, 418, 500, 501])
-def test_an_answer_of_the_app_passes(nginx: tuple[RunningNginx, str], status: int) -> None:
+def test_an_answer_of_the_app_passes(nginx: tuple[Nginx, str], status: int) -> None:
     assert probe(f"{nginx[1]}/o/app/{status}", 30) is None
 
 
@@ -112,26 +112,26 @@ def test_an_answer_of_the_app_passes(nginx: tuple[RunningNginx, str], status: in
     ("status", "said"),
     [(502, "502 Bad Gateway"), (503, "503 Service Unavailable"), (504, "504 Gateway Time-out")],
 )
-def test_a_gateway_error_fails(nginx: tuple[RunningNginx, str], status: int, said: str) -> None:
+def test_a_gateway_error_fails(nginx: tuple[Nginx, str], status: int, said: str) -> None:
     url = f"{nginx[1]}/o/app/{status}"
 
     assert probe(url, 30) == f"{said} from {url}"
 
 
-def test_a_dead_app_behind_nginx_fails(nginx: tuple[RunningNginx, str]) -> None:
+def test_a_dead_app_behind_nginx_fails(nginx: tuple[Nginx, str]) -> None:
     assert str(probe(f"{nginx[1]}/o/dead/", 30)).startswith("502 Bad Gateway")
 
 
-def test_an_app_that_hangs_behind_nginx_fails(nginx: tuple[RunningNginx, str]) -> None:
+def test_an_app_that_hangs_behind_nginx_fails(nginx: tuple[Nginx, str]) -> None:
     assert str(probe(f"{nginx[1]}/o/app/hang", 30)).startswith("504 Gateway Time-out")
 
 
 @pytest.mark.parametrize("path", ["/o/nopid/", "/o/nopid-nameless/", "/anything"])
-def test_nginxs_own_404_fails(nginx: tuple[RunningNginx, str], path: str) -> None:
+def test_nginxs_own_404_fails(nginx: tuple[Nginx, str], path: str) -> None:
     assert "nginx's own 404 page" in str(probe(nginx[1] + path, 30))
 
 
-def test_a_redirect_is_not_followed(nginx: tuple[RunningNginx, str]) -> None:
+def test_a_redirect_is_not_followed(nginx: tuple[Nginx, str]) -> None:
     assert probe(f"{nginx[1]}/o/redirect/", 30) is None
 
 
@@ -148,7 +148,7 @@ def test_a_time_out() -> None:
 
 
 @pytest.mark.parametrize("what", ["gigabyte", "drip"])
-def test_an_endless_body_is_not_read(nginx: tuple[RunningNginx, str], what: str) -> None:
+def test_an_endless_body_is_not_read(nginx: tuple[Nginx, str], what: str) -> None:
     before = open_sockets()
 
     seen = probe(f"{nginx[1]}/o/app/{what}", 0.5)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sandbox.engine import PrivateEngine
-from sandbox.nginx import RunningNginx
+from sandbox.nginx import Nginx
 from sandbox.service import Answer, RunningService
 from sandbox.waiting import free_port, wait_for, wait_until
 
@@ -23,9 +23,10 @@ class Appo:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.nginx = RunningNginx(
+        self.nginx = Nginx(
             f"""
             server {{
+                access_log {{folder}}/access.log;
                 listen 127.0.0.1:{self.port};
                 location ~ ^/o/([^/]+)/healthz$ {{ return 204; }}
                 location ~ ^/o/([^/]+) {{
