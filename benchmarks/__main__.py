@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import benchmarks.service
@@ -19,10 +20,11 @@ compare within a table, not between machines.
 """
 
 
-def _gateway() -> str:
+def _tables() -> Iterator[str]:
+    yield from benchmarks.service.tables()
     # A process of its own: it leaves this network namespace.
-    command = [sys.executable, "-m", "benchmarks.gateway"]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    gateway = [sys.executable, "-m", "benchmarks.gateway"]
+    yield subprocess.run(gateway, stdout=subprocess.PIPE, text=True, check=True).stdout.rstrip()
 
 
 def main() -> int:
@@ -34,7 +36,7 @@ def main() -> int:
         cores=os.cpu_count(),
     )
     print(text)
-    for table in (*benchmarks.service.tables(), _gateway()):
+    for table in _tables():
         print(table, end="\n\n", flush=True)
         text += f"\n{table}\n"
     KEPT.write_text(text)

@@ -1,7 +1,7 @@
 """The gateway: the stock location beside ours, through the same nginx; and what watching costs.
 
-`python -m benchmarks.gateway` prints the tables. Two APPO servers with 50 real containers each and the
-service; the location /o/ of the APPOs' nginx answers by itself, so that the gateway is what is
+`python -m benchmarks.gateway` prints the tables. Two APPO servers with 50 real containers each and
+the service; the location /o/ of the APPOs' nginx answers by itself, so that the gateway is what is
 measured. Rounds alternate, and the middle one of each counts: other work on the machine must not
 decide.
 """
