@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 
 from sandbox.engine import PrivateEngine, SandboxError
-from sandbox.service import RunningService
+from sandbox.service import PREFIX, RunningService
 from sandbox.waiting import first_free_port, wait_for
 
 PORT = 4246
@@ -71,7 +71,11 @@ def _serve(engine: PrivateEngine) -> None:
         _run("curl", "-s", f"{base}/apps/health")
         _say("It stays up until Ctrl-C. Try in another terminal, and watch its log here:")
         print(f"  curl {base}/apps")
-        print(f"  docker -H {engine.url} kill bk_iam-1709878117", flush=True)
+        print(f"  docker -H {engine.url} kill bk_iam-1709878117")
+        ours = (f"{PREFIX}STATE_DIR={service.folder.name}", f"{PREFIX}BIND=127.0.0.1:{port}")
+        command = f"{' '.join(ours)} {sys.executable} -m container_healthcheck"
+        print(f"  {command} drain bk_sops --reason 'disk change' --for 30m")
+        print(f"  {command} list", flush=True)
         signal.pause()
 
 

@@ -106,7 +106,8 @@ class PrivateEngine:
             f"--live-restore={str(self._live_restore).lower()}",
             *self._options,
         ]
-        command = [*self.enter("--mount", "--net", "--pid"), *map(str, daemon)]
+        # The holder's root as well: this may be a chroot.
+        command = [*self.enter("--mount", "--net", "--pid", "--root"), *map(str, daemon)]
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         self._await_answer()
