@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,8 @@ def _serve(engine: PrivateEngine) -> None:
         _run("curl", "-s", f"{base}/apps/health")
         _say("It stays up until Ctrl-C. Try in another terminal, and watch its log here:")
         print(f"  curl {base}/apps")
-        print(f"  docker -H {engine.url} kill bk_iam-1709878117")
+        if shutil.which("docker"):
+            print(f"  docker -H {engine.url} kill bk_iam-1709878117")
         ours = (f"{PREFIX}STATE_DIR={service.folder.name}", f"{PREFIX}BIND=127.0.0.1:{port}")
         command = f"{' '.join(ours)} {sys.executable} -m container_healthcheck"
         print(f"  {command} drain bk_sops --reason 'disk change' --for 30m")

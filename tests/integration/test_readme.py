@@ -16,18 +16,9 @@ from sandbox.engine import PrivateEngine
 from sandbox.service import SOURCE, RunningService
 from sandbox.waiting import wait_for
 from tests.conftest import require_engine
+from tests.readme import READMES, examples, steady
 
-READMES = ["README.md", "README.zh-CN.md"]
 PORT = "4246"
-
-# What differs from run to run, and the word it is compared as.
-VOLATILE = [
-    (re.compile(r'"container_id":"[0-9a-f]{10}"'), '"container_id":"ID"'),
-    (re.compile(r'"created":\d+'), '"created":N'),
-    (re.compile(r"Up ((About )?(a|an|\d+) \w+|Less than a second)"), "Up TIME"),
-    (re.compile(r"((About )?(a|an|\d+) \w+|Less than a second) ago"), "TIME ago"),
-    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"), "DATE"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -41,31 +32,6 @@ def service() -> Iterator[RunningService]:
             wait_for(lambda: b"exited" in service.check("bk_monitorv3").body, "the dead app")
             wait_for(lambda: service.code("bk_iam") == 0, "the live app")
             yield service
-
-
-def blocks(readme: str) -> list[str]:
-    text = (SOURCE / readme).read_text()
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [block for language, block in found if not language]
-
-
-def examples(readme: str) -> list[tuple[str, str]]:
-    """The commands that are shown with their output, but for those of a gateway or a package.
-
-    Blocks marked `console` need a gateway, or a host with systemd and rpm.
-    """
-    found = []
-    for block in blocks(readme):
-        for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = example.partition("\n")
-            found.append((command, output))
-    return found
-
-
-def steady(text: str) -> str:
-    for pattern, word in VOLATILE:
-        text = pattern.sub(word, text)
-    return text
 
 
 @pytest.mark.parametrize("readme", READMES)

@@ -20,6 +20,7 @@ from tests.packaging.hosts import (
     install,
     use_engine,
 )
+from tests.readme import examples, steady
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,28 @@ def test_it_serves_checks(running: Host, app: str) -> None:
     )
 
     assert answer["message"]["names"] == f"{app}-1709878117"
+
+
+def test_the_readmes_examples_of_an_installed_package(running: Host, fleet: Fleet) -> None:
+    """Of those that change nothing; the engine here has other containers than the README's."""
+    shown = [
+        (command, printed)
+        for command, printed in examples("README.md", "console")
+        if command.startswith(("curl -s http://localhost:4246/", "container-healthcheck "))
+    ]
+    assert len(shown) >= 4
+    names = ("bk_iam-1709878117", "bk_sops-1709878200")
+    apps = [fleet.engine.run(name) for name in names]
+    try:
+        wait_for(lambda: running.ask("/apps/health/bk_sops")["code"] == 0, "health")
+        for command, printed in shown:
+            said = steady(running.run(command, check=False)).splitlines()
+            words = [line.split() for line in said]
+            for line in steady(printed).splitlines():
+                assert line.split() in words, (command, line, said)
+    finally:
+        for each in apps:
+            each.remove(force=True)
 
 
 def test_the_command_line_means_the_service(running: Host, app: str) -> None:
