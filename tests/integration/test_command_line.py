@@ -250,12 +250,11 @@ def test_the_access_log_is_for_debugging_only(engine: PrivateEngine) -> None:
         wait_for(lambda: '/apps/health/nope HTTP/1.1" 503' in service.log_text(), "the access log")
 
 
-def test_log_files_survive_rotation(engine: PrivateEngine, run: Run, app_code: str) -> None:
-    with RunningService(engine.url, log_level="debug") as service:
-        folder = Path(service.folder.name) / "logs"
-    service = RunningService(engine.url, log_level="debug", log_dir=str(folder))
-    with service:
-        folder = folder.resolve()
+def test_log_files_survive_rotation(
+    engine: PrivateEngine, run: Run, app_code: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "logs"
+    with RunningService(engine.url, log_level="debug", log_dir=folder) as service:
         log, access = folder / "container-healthcheck.log", folder / "access.log"
         service.check("nope")
         wait_for(lambda: "/nope" in access.read_text(), "the access log")
