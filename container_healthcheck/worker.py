@@ -108,6 +108,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # A signal handler must not wait for the board's lock.
         gevent.spawn(self.stop_service)
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Stops like that too, on Ctrl-C: gevent would print a trace of gunicorn's own way."""
+        self.handle_exit(sig, frame)
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answers a request that is not HTTP in JSON."""
         if not isinstance(exc, ParseException):

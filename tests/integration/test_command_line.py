@@ -299,6 +299,19 @@ def service_log_count(service: RunningService, text: str) -> int:
 # --- the process
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_it_ends_without_a_trace(engine: PrivateEngine, number: signal.Signals) -> None:
+    """A terminal's Ctrl-C goes to all of its processes."""
+    with RunningService(engine.url) as service:
+        assert service.code("nope") == 12
+        for worker in service.workers():
+            os.kill(worker, number)
+        assert service.stop(number) == 0
+
+    assert "Traceback" not in service.final_log
+    assert "Shutting down" in service.final_log
+
+
 def test_a_worker_that_dies_is_replaced(engine: PrivateEngine) -> None:
     with RunningService(engine.url) as service:
         old = service.workers()
