@@ -7,7 +7,6 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
-from types import TracebackType
 
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -25,12 +24,7 @@ class Network:
     def __enter__(self) -> Network:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._namespace)
 
     @contextlib.contextmanager

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 CHUNK = 65536
 Meddle = Callable[[bytes], bytes]
@@ -43,12 +42,7 @@ class EngineProxy:
         self._spawn(self._accept)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.socket.unlink()
         # Closing a listener does not wake the thread that waits in it.
         self._listener.shutdown(socket.SHUT_RDWR)
