@@ -121,7 +121,9 @@ def test_the_overview(service: RunningService, run: Run, app_code: str) -> None:
     healthy(service, app_code)
 
     def own(answer: Answer) -> list[dict[str, Any]]:
-        return [app for app in answer.json["message"] if app["app_code"] == app_code]
+        apps = answer.json["message"]
+        # A container that was made a moment ago is not running yet, in one worker or the other.
+        return [app for app in apps if (app["app_code"], app["code"]) == (app_code, 0)]
 
     overview = wait_until(lambda: service.get("/apps"), own, "the app in the overview")
 
