@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.waiting import free_port, wait_for
+from sandbox.waiting import free_port, wait_for, wait_until
 
 PREFIX = "CONTAINER_HEALTHCHECK_"
 SOURCE = Path(__file__).parent.parent
@@ -139,6 +139,14 @@ class RunningService:
     def code(self, app_code: str) -> int:
         """The code of the check of one app."""
         return self.check(app_code).code
+
+    def settle(self, app_code: str, code: int) -> None:
+        """Waits until every worker is likely to say so: until twenty answers in a row do."""
+        wait_until(
+            lambda: {self.code(app_code) for _ in range(20)},
+            lambda codes: codes == {code},
+            f"all workers to call {app_code} {code}",
+        )
 
     def workers(self) -> list[int]:
         """The process ids of gunicorn's workers."""

@@ -55,7 +55,7 @@ def asking(service: RunningService, *arguments: str) -> subprocess.CompletedProc
 
 
 def becomes(service: RunningService, app_code: str, code: int) -> None:
-    wait_until(lambda: service.code(app_code), lambda c: c == code, f"{app_code} to be {code}")
+    service.settle(app_code, code)
 
 
 @pytest.fixture
@@ -328,7 +328,7 @@ def test_a_reload_replaces_the_workers_and_refuses_nobody(
 ) -> None:
     run(f"{app_code}-1")
     with RunningService(engine.url) as service:
-        becomes(service, app_code, 0)
+        service.settle(app_code, 0)
         old = set(service.workers())
         assert service.process is not None
         service.process.send_signal(signal.SIGHUP)

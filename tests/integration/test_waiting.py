@@ -13,7 +13,7 @@ from container_healthcheck.drains import DrainFolder
 from sandbox.crowd import Crowd
 from sandbox.engine import PrivateEngine
 from sandbox.service import RunningService
-from sandbox.waiting import wait_for, wait_until
+from sandbox.waiting import wait_for
 
 Run = Callable[..., Any]
 
@@ -124,7 +124,7 @@ def test_waiting_clients_are_let_go_when_the_service_ends(quiet: RunningService)
 
 def test_a_drain_is_heard_of_too(quiet: RunningService, run: Run, app_code: str) -> None:
     run(f"quiet.{app_code}-1")
-    wait_until(lambda: quiet.code(app_code), lambda code: code == 0, "health")
+    quiet.settle(app_code, 0)
     crowd = Crowd(quiet, 1, etag(quiet), 30)
     wait_for(crowd.is_settled, "the client to wait")
 
