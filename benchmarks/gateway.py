@@ -2,8 +2,7 @@
 
 `python -m benchmarks.gateway` prints the tables. Two APPO servers with 50 real containers each and
 the service; the location /o/ of the APPOs' nginx answers by itself, so that the gateway is what is
-measured. Rounds alternate, and the middle one of each counts: other work on the machine must not
-decide.
+measured. The locations are loaded in turn, in many short rounds.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from benchmarks.load import Load, middle, wrk
+from benchmarks.load import in_turn, middle, ratio
 from sandbox.engine import PrivateEngine
 from sandbox.gateway import (
     APPO_PORT,
@@ -26,9 +25,9 @@ from sandbox.nginx import Nginx
 from sandbox.service import RunningService
 from sandbox.waiting import wait_for
 
-ROUNDS = 5
+ROUNDS = 21
 CONTAINERS = 50
-SECONDS = 4
+SECONDS = 2
 IDLE_SECONDS = 20
 APP = "app0_x"
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
@@ -63,16 +62,6 @@ def _appo(address: str, folder: str) -> str:
     }}"""
 
 
-def _compare(rounds: int, ports: dict[str, int], connections: int) -> dict[str, Load]:
-    measured: dict[str, list[Load]] = {name: [] for name in ports}
-    for number in range(rounds):
-        # The order alternates, so that neither always comes first.
-        for name in sorted(ports, reverse=bool(number % 2)):
-            url = f"http://127.0.0.1:{ports[name]}/o/{APP}/"
-            measured[name].append(wrk(url, connections=connections, seconds=SECONDS))
-    return {name: middle(loads) for name, loads in measured.items()}
-
-
 def main(rounds: int = ROUNDS) -> None:
     """Measures and prints the tables."""
     with Network() as network, network.entered(), contextlib.ExitStack() as stack:
@@ -103,20 +92,20 @@ def main(rounds: int = ROUNDS) -> None:
 
 def _print_speeds(rounds: int) -> None:
     ports = {"stock": STOCK_PORT, "stock + keepalive": KEEPALIVE_PORT, "ours": GATEWAY_PORT}
-    print(f"Through the gateway, middle of {rounds} rounds of {SECONDS} s, {CONTAINERS} containers")
-    print("on each of two APPO servers:\n")
+    urls = {name: f"http://127.0.0.1:{port}/o/{APP}/" for name, port in ports.items()}
+    print(f"Through the gateway, median of {rounds} rounds of {SECONDS} s, {CONTAINERS} containers")
+    print("on each of two APPO servers; a ratio is the median of the rounds' own ratios:\n")
     print("| connections | location | requests/s | p50 ms | p99 ms |")
     print("|---|---|---|---|---|")
     for connections in (1, 8):
-        speeds = _compare(rounds, ports, connections)
-        for name, each in speeds.items():
+        measured = in_turn(urls, rounds, connections=connections, seconds=SECONDS)
+        for name, loads in measured.items():
+            each = middle(loads)
             print(f"| {connections} | {name} | {each.rate:.0f} | {each.p50:.2f} | {each.p99:.2f} |")
-        ours = speeds["ours"]
         for name in ("stock", "stock + keepalive"):
-            other = speeds[name]
+            of = ratio(measured["ours"], measured[name])
             print(
-                f"| {connections} | ours / {name} | {ours.rate / other.rate:.1%}"
-                f" | {ours.p50 / other.p50:.1%} | {ours.p99 / other.p99:.1%} |",
+                f"| {connections} | ours / {name} | {of.rate:.1%} | {of.p50:.1%} | {of.p99:.1%} |",
                 flush=True,
             )
 

@@ -6,10 +6,12 @@ import os
 import re
 import statistics
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+_Name = TypeVar("_Name")
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -36,6 +38,28 @@ def wrk(url: str, *, connections: int = 8, seconds: float = 3) -> Load:
         raise ValueError(text)
     return Load(
         float(rate.group(1)), _percentile(text, 50), _percentile(text, 99), int(requests.group(1))
+    )
+
+
+def in_turn(
+    urls: Mapping[_Name, str], rounds: int, *, connections: int = 8, seconds: float = 3
+) -> dict[_Name, list[Load]]:
+    """Loads each URL once a round; every second round goes the other way about."""
+    measured: dict[_Name, list[Load]] = {name: [] for name in urls}
+    for number in range(rounds):
+        for name in list(urls)[:: -1 if number % 2 else 1]:
+            load = wrk(urls[name], connections=connections, seconds=seconds)
+            measured[name].append(load)
+    return measured
+
+
+def ratio(ours: Sequence[Load], theirs: Sequence[Load]) -> Load:
+    """The median of what each round says by itself: a machine that slows down does not decide."""
+    return middle(
+        [
+            Load(our.rate / their.rate, our.p50 / their.p50, our.p99 / their.p99, our.requests)
+            for our, their in zip(ours, theirs, strict=True)
+        ]
     )
 
 

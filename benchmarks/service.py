@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.load import Load, cpu_seconds, memory, middle, open_files, wrk
+from benchmarks.load import cpu_seconds, in_turn, memory, middle, open_files, ratio, wrk
 from sandbox.crowd import Crowd
 from sandbox.engine import PrivateEngine
 from sandbox.nginx import Nginx
@@ -15,7 +16,8 @@ from sandbox.service import RunningService
 from sandbox.waiting import free_port, wait_for, wait_until
 
 SIZES = (10, 100, 300)
-ROUNDS = 7
+CHECK = "/apps/health/&lt;app_code&gt;"
+ROUNDS = 9
 SECONDS = 2
 IDLE_SECONDS = 30
 MANY_CHECKS = 200_000
@@ -26,64 +28,51 @@ CROWD_ROUNDS = 25
 
 def tables() -> Iterator[str]:
     """The Markdown tables, each as soon as it is measured."""
-    with PrivateEngine() as engine:
-        yield from _speed(engine)
+    with contextlib.ExitStack() as stack:
+        engines = {size: stack.enter_context(_crowded_engine(size)) for size in SIZES}
+        yield _speed(engines)
+        engine = engines[SIZES[-1]]
+        with _service(engine) as service:
+            yield _memory(service)
+        yield _idle(engine)
         yield _changes(engine)
         yield _waiting(engine)
 
 
-def _speed(engine: PrivateEngine) -> Iterator[str]:
-    rows = []
-    running = 0
-    for size in SIZES:
-        for number in range(running, size):
+@contextlib.contextmanager
+def _crowded_engine(size: int) -> Iterator[PrivateEngine]:
+    with PrivateEngine() as engine:
+        for number in range(size):
             engine.run(f"app{number}-1709878117")
-        running = size
-        with _service(engine) as service:
-            rows.append(_compare(service, size))
-            if size == SIZES[-1]:
-                rest = [_memory(service), _idle(engine)]
-    first, last = rows[0][1], rows[-1][1]
-    yield (
-        _table(
-            (
-                "containers",
-                "path",
-                "requests/s",
-                "p50 ms",
-                "p99 ms",
-                "of `/health` in the same round",
-            ),
-            [line for lines, _ in rows for line in lines],
-        )
-        + f"\nThe check with {SIZES[-1]} containers against {SIZES[0]}: {last / first:.2f}."
-    )
-    yield from rest
+        yield engine
 
 
 def _service(engine: PrivateEngine, **settings: object) -> RunningService:
     return RunningService(engine.url, environment={"COVERAGE_PROCESS_START": ""}, **settings)  # type: ignore[arg-type]
 
 
-def _compare(service: RunningService, size: int) -> tuple[Sequence[tuple[object, ...]], float]:
-    """The rows of one size, and the check's median rate; the two paths are loaded in turn."""
-    base = f"http://{service.host}:{service.port}{service.prefix}"
-    paths = {"/health": f"{base}/health", "check": f"{base}/apps/health/app1"}
-    wait_for(lambda: service.code("app1") == 0, "the first picture")
-    loads: dict[str, list[Load]] = {name: [] for name in paths}
-    for _ in range(ROUNDS):
-        for name, url in paths.items():
-            loads[name].append(wrk(url, seconds=SECONDS))
-    middles = {name: middle(found) for name, found in loads.items()}
+def _speed(engines: Mapping[int, PrivateEngine]) -> str:
+    """The services of all engines run side by side, and all paths are loaded in turn."""
+    urls = {}
+    with contextlib.ExitStack() as stack:
+        for size, engine in engines.items():
+            service = stack.enter_context(_service(engine))
+            service.settle("app1", 0)
+            base = f"http://{service.host}:{service.port}{service.prefix}"
+            urls[size, "/health"] = f"{base}/health"
+            urls[size, CHECK] = f"{base}/apps/health/app1"
+        loads = in_turn(urls, ROUNDS, seconds=SECONDS)
     rows = []
-    for name, load in middles.items():
-        shown = "/apps/health/&lt;app_code&gt;" if name == "check" else name
-        # Of each round by itself, so that a machine that slows down in between does not decide.
-        pairs = zip(loads[name], loads["/health"], strict=True)
-        ratio = statistics.median(one.rate / other.rate for one, other in pairs)
-        figures = (f"{load.rate:.0f}", f"{load.p50:.2f}", f"{load.p99:.2f}", f"{ratio:.2f}")
-        rows.append((size, shown, *figures))
-    return rows, middles["check"].rate
+    for (size, path), found in loads.items():
+        load = middle(found)
+        figures = (f"{load.rate:.0f}", f"{load.p50:.2f}", f"{load.p99:.2f}")
+        of = [ratio(found, loads[other]).rate for other in ((size, "/health"), (SIZES[0], path))]
+        rows.append((size, path, *figures, *(f"{each:.2f}" for each in of)))
+    header = ("containers", "path", "requests/s", "p50 ms", "p99 ms")
+    return (
+        f"Median of {ROUNDS} rounds of {SECONDS} s; a ratio is the median of the rounds' own "
+        "ratios:\n\n"
+    ) + _table((*header, "of `/health`", f"of {SIZES[0]} containers"), rows)
 
 
 def _pids(service: RunningService) -> list[int]:
