@@ -46,6 +46,8 @@ else
 	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration
 	@echo "The gateway, and the package"
 	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging
+	@echo "The gateway on an nginx older than OpenResty 1.15.8.3"
+	@$(IN_VENV) -m pytest -q --older-nginx $(patsubst %,tests/gateway/test_%.py,choice bad_input disturbances)
 endif
 
 check: $(VENV)/dev ## lint, format and types

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import docker
 
 from sandbox.engine import PrivateEngine, SandboxError
-from sandbox.nginx import Nginx
+from sandbox.nginx import INSTALLED as INSTALLED_NGINX
+from sandbox.nginx import Build, Nginx
 from sandbox.service import SOURCE, Answer, RunningService, ask
 from sandbox.waiting import LIMIT, wait_for
 
@@ -246,8 +248,10 @@ class Gateway:
     """The gateway's nginx with our Lua on port 8080, and the stock location on 8081.
 
     `servers` is what `$appo_servers` says. `edit` changes the http block and `edit_lua` each script
-    before it is written, `include` is more of the http block.
+    before it is written, `include` is more of the http block. All gateways run on `build`.
     """
+
+    build: ClassVar[Build] = INSTALLED_NGINX
 
     def __init__(
         self,
@@ -261,10 +265,13 @@ class Gateway:
         self._edit = edit
         self._include = include
         self._edit_lua = edit_lua
+        if self.build.lua:
+            shutil.copytree(self.build.lua, self._temporary.name, dirs_exist_ok=True)
         self.nginx = Nginx(
             self.configuration(servers),
             modules=("ndk_http_module.so", "ngx_http_lua_module.so"),
             workers=WORKERS,
+            build=self.build,
         )
 
     def __enter__(self) -> Gateway:
@@ -280,7 +287,10 @@ class Gateway:
         lua = PACKAGING / "openresty" / "lua"
         folder = Path(self._temporary.name)
         for script in lua.glob("*.lua"):
-            (folder / script.name).write_text(self._edit_lua(script.read_text()))
+            text = self._edit_lua(script.read_text())
+            for old, new in self.build.edits:
+                text = text.replace(old, new)
+            (folder / script.name).write_text(text)
 
         def installed(name: str) -> str:
             return (PACKAGING / "openresty" / name).read_text().replace(INSTALLED, str(folder))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.waiting import LIMIT, wait_for
@@ -16,28 +17,55 @@ MODULES = Path("/usr/lib/nginx/modules")
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
+@dataclass(frozen=True)
+class Build:
+    """Where an nginx is, with its modules, the libraries it links to, and Lua files for it.
+
+    `edits` are what must read otherwise in a Lua module that is to run on it.
+    """
+
+    program: Path = Path("/usr/sbin/nginx")
+    modules: Path = MODULES
+    libraries: Path | None = None
+    lua: Path | None = None
+    edits: tuple[tuple[str, str], ...] = ()
+
+
+INSTALLED = Build()
+
+
 class Nginx:
     """An nginx of our own with its folder; a context manager.
 
-    `http` is its http block, in which `{folder}` means its folder. `modules` are loaded from where
-    Debian keeps them.
+    `http` is its http block, in which `{folder}` means its folder.
     """
 
-    def __init__(self, http: str, *, modules: Sequence[str] = (), workers: int = 1) -> None:
+    def __init__(
+        self,
+        http: str,
+        *,
+        modules: Sequence[str] = (),
+        workers: int = 1,
+        build: Build = INSTALLED,
+    ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="chc-nginx-")
         self.folder = Path(self._temporary.name)
         self.folder.chmod(0o755)
         self.access_log = self.folder / "access.log"
         self.error_log = self.folder / "error.log"
-        self._command = ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
-        self._modules = modules
+        configuration = str(self.folder / "nginx.conf")
+        self._command = [str(build.program), "-p", str(self.folder), "-c", configuration]
+        self._environment = dict(os.environ)
+        if build.libraries:
+            self._environment["LD_LIBRARY_PATH"] = str(build.libraries)
+        self._modules = [build.modules / each for each in modules]
         self._workers = workers
         self._process: subprocess.Popen[bytes] | None = None
         self.write(http)
 
     def write(self, http: str) -> None:
         """Writes the configuration; it counts from the next start or reload on."""
-        loads = "".join(f"load_module {MODULES / each};\n" for each in self._modules)
+        loads = "".join(f"load_module {each};\n" for each in self._modules)
         own = http.replace("{folder}", str(self.folder))
         temporary = "".join(f"    {each}_temp_path {self.folder}/{each};\n" for each in _TEMPORARY)
         (self.folder / "nginx.conf").write_text(
@@ -59,14 +87,19 @@ class Nginx:
         self._command_line("-t")
 
     def _command_line(self, *arguments: str) -> None:
-        done = subprocess.run([*self._command, *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            [*self._command, *arguments], env=self._environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
         """Starts it and waits until it is ready."""
         self.check()
         self._process = subprocess.Popen(
-            [*self._command, "-g", "daemon off;"], stderr=subprocess.DEVNULL, start_new_session=True
+            [*self._command, "-g", "daemon off;"],
+            env=self._environment,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         wait_for(lambda: len(self.workers()) >= self._workers, "nginx to start")
 

@@ -1,6 +1,8 @@
 """Fixtures: two APPO servers and a gateway, in a network namespace that the tests make.
 
 The namespace is entered for each test and left after it, so that other tests keep their network.
+With `--older-nginx` the gateway is an nginx with a lua-nginx-module that is older than OpenResty
+1.15.8.3's; without it, a newer one.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import sandbox.debian_11
 from sandbox.gateway import AppoServer, Gateway
 from sandbox.network import Network
 from sandbox.nginx import MODULES
@@ -26,13 +29,41 @@ _NEEDED = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--older-nginx", action="store_true", help="run the gateway on Debian 11's")
+
+
+def missing(what: object) -> None:
+    """Skips where something is not installed; in CI that is a failure."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"not installed: {what}")
+
+
+@pytest.fixture(scope="session")
+def debian_11() -> None:
+    """Sees that Debian 11's programs are there."""
+    try:
+        sandbox.debian_11.nginx()
+    except sandbox.debian_11.DebianError as error:
+        missing(error)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def build(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The nginx that all gateways run on."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("older_nginx"):
+            request.getfixturevalue("debian_11")
+            patch.setattr(Gateway, "build", sandbox.debian_11.nginx())
+        yield
+
+
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
     """A network namespace for all gateway tests."""
     require_engine()
     absent = [package for package, there in _NEEDED.items() if not there]
     if absent:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"not installed: {absent}")
+        missing(absent)
     with Network() as network:
         yield network
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from sandbox.gateway import GATEWAY_PORT, WORKERS, Gateway
+from sandbox.service import ask
 from sandbox.waiting import wait_for
 from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
 
@@ -59,6 +60,18 @@ def await_up(gateway: Gateway, *servers: MadeUp) -> None:
 
     for server in servers:
         wait_for(lambda: is_up(server), f"{server.name} to be up")  # noqa: B023
+
+
+def test_the_module_runs_on_either_side_of_openresty_1_15_8_3(
+    three: list[MadeUp], request: pytest.FixtureRequest
+) -> None:
+    """That has lua-nginx-module 0.10.15. Which one this is depends on `--older-nginx`."""
+    version = "location = /version { content_by_lua_block { ngx.say(ngx.config.ngx_lua_version) } }"
+    server = f"server {{ listen 127.0.0.1:8090; {version} }}"
+    with Gateway([three[0].name], include=server) as gateway:
+        await_up(gateway, three[0])
+        found = int(ask(8090, "/version").body)
+    assert found < 10015 if request.config.getoption("older_nginx") else found > 10015
 
 
 def test_equal_servers_take_turns(three: list[MadeUp]) -> None:

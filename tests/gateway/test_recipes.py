@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -18,6 +17,7 @@ from sandbox.gateway import GATEWAY_PORT, PACKAGING, AppoServer, traffic
 from sandbox.nginx import Nginx
 from sandbox.service import ask
 from sandbox.waiting import LIMIT, wait_for
+from tests.gateway.conftest import missing
 
 
 def filled_in(recipe: str, app: str, appos: list[AppoServer]) -> str:
@@ -48,7 +48,7 @@ def port_is_open() -> bool:
 def haproxy(appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[None]:
     """HAProxy with the recipe."""
     if not shutil.which("haproxy"):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("not installed: haproxy")
+        missing("haproxy")
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(filled_in("haproxy/container-healthcheck.cfg", app, appos))
     checked = subprocess.run(["haproxy", "-c", "-f", configuration], capture_output=True, text=True)

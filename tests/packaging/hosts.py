@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.engine import PrivateEngine, root_filesystem
+from sandbox.kept import kept
 from sandbox.waiting import wait_for, wait_until
 
 SOURCE = Path(__file__).parent.parent.parent
@@ -152,18 +153,11 @@ def bare_root(package: Path, folder: Path) -> Path:
 # --- a host with systemd
 
 
-def cache() -> Path:
-    """The folder for what is worth keeping from run to run."""
-    parent = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(parent) / "container-healthcheck"
-
-
 def debian_archive() -> Path:
     """A tar of a small Debian with systemd and rpm, made once and kept."""
-    archive = cache() / f"debian-{DEBIAN}-{platform.machine()}-1.tar"
+    archive = kept() / f"debian-{DEBIAN}-{platform.machine()}-1.tar"
     if archive.exists():
         return archive
-    cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chc-debian-") as folder:
         root = f"{folder}/root"
         include = f"--include={_DEBIAN_PACKAGES}"
@@ -171,7 +165,7 @@ def debian_archive() -> Path:
         shutil.rmtree(f"{root}/var/cache/apt", ignore_errors=True)
         shutil.rmtree(f"{root}/var/lib/apt/lists", ignore_errors=True)
         # Beside its place and renamed: another run may be at the same work.
-        new = cache() / f".{os.getpid()}.tar"
+        new = kept() / f".{os.getpid()}.tar"
         try:
             run(["tar", "-c", "-C", root, "-f", str(new), "."])
             new.rename(archive)
