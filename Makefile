@@ -13,7 +13,7 @@ ENGINE := dockerd=docker.io containerd=containerd runc=runc busybox=busybox-stat
 	unshare=util-linux nsenter=util-linux
 GATEWAY := nginx=nginx-core haproxy=haproxy \
 	/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua \
-	/usr/share/doc/lua-cjson/copyright=lua-cjson
+	/usr/share/doc/lua-cjson/copyright=lua-cjson go=golang-go jq=jq
 PACKAGER := rpmbuild=rpm patchelf=patchelf strip=binutils xz=xz-utils /usr/bin/python3=python3
 PACKAGED := $(PACKAGER) rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
 	systemd-analyze=systemd

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import sandbox.debian_11
 from sandbox.gateway import GATEWAY_PORT, PACKAGING, AppoServer, traffic
+from sandbox.kept import kept
 from sandbox.nginx import Nginx
 from sandbox.service import ask
-from sandbox.waiting import LIMIT, wait_for
+from sandbox.waiting import LIMIT, wait_for, wait_until
 from tests.gateway.conftest import missing
 
 
@@ -99,41 +104,107 @@ def test_nginx_without_lua(appos: list[AppoServer], app: str) -> None:
         wait_for(lambda: served_by(app) == {"502"}, "both to be gone")
 
 
-def test_the_consul_service_definition() -> None:
-    """Consul itself is not in Debian: that it is JSON of the right shape, for the right address."""
-    definition = json.loads((PACKAGING / "consul" / "container-healthcheck.json").read_text())
-    for service in definition["services"]:
-        assert service["name"].startswith("appo-") and service["port"] == 8010
-        app = service["name"].removeprefix("appo-")
-        for check in service["checks"]:
-            assert check["http"].endswith(f":4246/container-healthcheck/apps/health/{app}")
-            assert check["interval"] and check["timeout"]
+class Consul:
+    """A Consul agent on an APPO server, with the recipe's definition; the one on `leader` leads."""
+
+    def __init__(self, server: AppoServer, app: str, leader: str, folder: Path) -> None:
+        self.address = server.address
+        (folder / "conf").mkdir(parents=True)
+        definition = (PACKAGING / "consul" / "container-healthcheck.json").read_text()
+        (folder / "conf" / "container-healthcheck.json").write_text(
+            definition.replace("bk_iam", app).replace("127.0.0.1:4246", f"{self.address}:4246")
+        )
+        agent = {
+            **{"data_dir": str(folder / "data"), "disable_update_check": True},
+            **{"log_file": str(folder / "log")},
+            **{"node_name": self.address, "bind_addr": self.address, "client_addr": self.address},
+            **({} if self.address == leader else {"retry_join": [leader]}),
+        }
+        (folder / "conf" / "agent.json").write_text(json.dumps(agent))
+        program = str(sandbox.debian_11.consul())
+        checked = subprocess.run([program, "validate", folder / "conf"], capture_output=True)
+        assert checked.returncode == 0, checked.stdout
+        mode = ["-dev"] if self.address == leader else []
+        self.process = subprocess.Popen(
+            [program, "agent", *mode, "-config-dir", str(folder / "conf")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def ask(self, path: str) -> Any:
+        """What its HTTP interface answers, or None."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answer = ask(8500, f"/v1{path}", host=self.address)
+            return answer.json if answer.status == 200 else None
+        return None
 
 
-def test_the_consul_check_address(appos: list[AppoServer], app: str) -> None:
-    """A 2xx passes and a 5xx is critical: what the address of the check answers."""
-    definition = (PACKAGING / "consul" / "container-healthcheck.json").read_text()
-    found = re.search(r"http://127.0.0.1:(\d+)(/[^\"]*)", definition.replace("bk_iam", app))
-    assert found
-    assert ask(int(found.group(1)), found.group(2)).status == 200
-    appos[0].containers(app)[0].kill()
-    wait_for(lambda: ask(int(found.group(1)), found.group(2)).status == 503, "a critical answer")
+@pytest.fixture
+def consul(debian_11: None, appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[Consul]:
+    """Consul on both APPO servers; the agent on the first."""
+    agents: list[Consul] = []
+    try:
+        for server in appos:
+            agents.append(Consul(server, app, appos[0].address, tmp_path / server.address))
+        yield agents[0]
+    finally:
+        for agent in agents:
+            agent.process.kill()
+            agent.process.wait()
 
 
-def test_the_consul_template_is_well_formed() -> None:
-    """Every block is closed, every brace pair matches, and nothing but known words is called."""
-    text = (PACKAGING / "consul" / "apps.conf.ctmpl").read_text()
-    assert text.count("{{") == text.count("}}")
-    actions = [each.strip("- \n") for each in re.findall(r"\{\{(.*?)\}\}", text, re.DOTALL)]
-    depth = 0
-    for action in actions:
-        if action.startswith(("range", "if")):
-            depth += 1
-        elif action == "end":
-            depth -= 1
-        assert depth >= 0
-    assert depth == 0
-    words = {word for each in actions if not each.startswith("/*") for word in re.findall(
-        r"(?<![.$\w|\"^-])[a-zA-Z]+", re.sub(r'"[^"]*"', "", each))}  # fmt: skip
-    known = {"range", "services", "if", "regexMatch", "regexReplaceAll", "service", "else", "end"}
-    assert words <= known | {"printf"}
+def listed(consul: Consul, app: str, tmp_path: Path) -> tuple[str, list[str]]:
+    """The upstream that the recipe makes of what Consul says, and the servers in it.
+
+    The engine of the template is the one that consul-template uses, Go's; its functions `services`
+    and `service` are ours.
+    """
+    known = {
+        "services": sorted(consul.ask("/catalog/services") or []),
+        "service": {
+            f"appo-{app}{suffix}": [
+                {
+                    "Address": each["Service"]["Address"] or each["Node"]["Address"],
+                    "Port": each["Service"]["Port"],
+                }
+                for each in consul.ask(f"/health/service/appo-{app}{passing}") or []
+            ]
+            for suffix, passing in (("", "?passing"), ("|any", ""))
+        },
+    }
+    rendered = subprocess.run(
+        [tmp_path / "render", PACKAGING / "consul" / "apps.conf.ctmpl"],
+        input=json.dumps(known),
+        capture_output=True,
+        text=True,
+    )
+    assert rendered.returncode == 0, rendered.stderr
+    return rendered.stdout, sorted(re.findall(r"server (\S+) ", rendered.stdout))
+
+
+def test_consul(consul: Consul, appos: list[AppoServer], app: str, tmp_path: Path) -> None:
+    """The upstream lists the servers whose check passes, and all of them when none does."""
+    if not shutil.which("go"):
+        missing("golang-go")
+    source = Path(__file__).parent / "consul_template.go"
+    subprocess.run(
+        ["go", "build", "-o", tmp_path / "render", source],
+        check=True,
+        env={**os.environ, "GOCACHE": str(kept() / "go"), "GOFLAGS": "-mod=mod"},
+    )
+    first, second = appos
+
+    def await_servers(*names: str) -> str:
+        return wait_until(
+            lambda: listed(consul, app, tmp_path), lambda seen: seen[1] == sorted(names), "servers"
+        )[0]
+
+    with_both = await_servers(first.name, second.name)
+    assert re.findall(r"^upstream (.*) \{$", with_both, re.MULTILINE) == [app]
+    with Nginx(with_both):
+        first.containers(app)[0].kill()
+        await_servers(second.name)
+        second.containers(app)[0].kill()
+        await_servers(first.name, second.name)
+        second.deploy(app)
+        await_servers(second.name)
