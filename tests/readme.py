@@ -25,6 +25,12 @@ def blocks(readme: str, kind: str) -> list[str]:
     return [block for each, block in found if each == kind]
 
 
+def chapter(readme: str, about: str) -> str:
+    """The chapter in which something is first named."""
+    chapters = (SOURCE / readme).read_text().split("\n## ")
+    return next(each for each in chapters if about in each)
+
+
 def examples(readme: str, kind: str = "") -> list[tuple[str, str]]:
     """The commands that are shown with their output."""
     found = []

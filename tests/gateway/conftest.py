@@ -24,6 +24,8 @@ from tests.conftest import require_engine
 _numbers = itertools.count(1)
 _NEEDED = {
     "nginx": shutil.which("nginx"),
+    "curl": shutil.which("curl"),
+    "jq": shutil.which("jq"),
     "libnginx-mod-http-lua": (MODULES / "ngx_http_lua_module.so").exists(),
     "lua-cjson": bool(list(MODULES.parent.parent.glob("*/lua/5.1/cjson.so"))),
 }

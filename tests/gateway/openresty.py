@@ -1,0 +1,129 @@
+"""A gateway as the READMEs know it: Debian's nginx under OpenResty's paths, in its own root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from sandbox.gateway import PACKAGING
+from sandbox.nginx import MODULES
+from sandbox.waiting import LIMIT, wait_for
+
+PREFIX = "/usr/local/openresty/nginx"
+TEMPLATE = "/etc/consul-template/templates/paas.conf"
+_RENDERED = f"{PREFIX}/conf/conf.d/paas.conf"
+_NGINX = f"""#!/bin/sh
+exec /usr/sbin/nginx -p {PREFIX}/ -c {PREFIX}/conf/nginx.conf -e {PREFIX}/logs/error.log "$@"
+"""
+# The template here has nothing to fill in, so that rendering it is copying it.
+_SYSTEMCTL = f"""#!/bin/sh
+[ "$*" = "restart consul-template" ] || exit 1
+cp {TEMPLATE} {_RENDERED} && exec {PREFIX}/sbin/nginx -s reload
+"""
+_CONFIGURATION = f"""load_module {MODULES}/ndk_http_module.so;
+load_module {MODULES}/ngx_http_lua_module.so;
+user root;
+worker_processes 2;
+pid logs/nginx.pid;
+events {{ }}
+http {{
+    access_log off;
+    proxy_next_upstream http_502 http_504 error timeout invalid_header;
+    proxy_connect_timeout 3;
+    include conf.d/*.conf;
+}}
+"""
+# BlueKing's own, as far as it matters. Debian has no ngx.upstream: hence `$appo_servers`.
+_SITE = """upstream bk_iam {
+    server 127.0.0.1:8010 max_fails=1 fail_timeout=30s;
+    server 127.0.0.2:8010 max_fails=1 fail_timeout=30s;
+}
+server {
+    listen 80;
+    set $appo_servers "127.0.0.1:8010 127.0.0.2:8010";
+    location ~ ^/o/([^/]+) {
+        set $app "$1";
+        proxy_pass http://$app;
+        proxy_pass_header Server;
+        proxy_set_header Host $http_host;
+        proxy_read_timeout 600;
+    }
+}
+"""
+_MOUNTS = """
+for each in usr dev proc; do mount --rbind /$each "$0/$each"; done
+mount --bind "$0/local" "$0/usr/local"
+cd "$0" && exec chroot "$0" "$@"
+"""
+
+
+class OpenResty:
+    """The gateway's file system, with a running nginx; a context manager.
+
+    The files of packaging/openresty lie in /root/openresty, where commands run.
+    """
+
+    def __init__(self) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="chc-openresty-")
+        self.root = Path(self._temporary.name)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def path(self, name: str) -> Path:
+        """Where a file of the gateway is."""
+        if name.startswith("/usr/local/"):
+            return self.root / "local" / name.removeprefix("/usr/local/")
+        return self.root / name.lstrip("/")
+
+    def __enter__(self) -> OpenResty:
+        for folder in ("usr", "dev", "proc", "tmp", "var/lib/nginx", "local/bin", "root"):
+            (self.root / folder).mkdir(parents=True)
+        for name in ("bin", "lib", "lib64", "sbin"):
+            (self.root / name).symlink_to(f"usr/{name}")
+        for name in ("passwd", "group", "ld.so.cache"):
+            self._write(f"/etc/{name}", Path(f"/etc/{name}").read_bytes())
+        shutil.copytree(PACKAGING / "openresty", self.path("/root/openresty"))
+        for folder in ("conf/conf.d", "logs"):
+            self.path(f"{PREFIX}/{folder}").mkdir(parents=True)
+        self._write(f"{PREFIX}/conf/nginx.conf", _CONFIGURATION.encode())
+        self._write(TEMPLATE, _SITE.encode())
+        self._write(_RENDERED, _SITE.encode())
+        self._write(f"{PREFIX}/sbin/nginx", _NGINX.encode(), mode=0o755)
+        self._write("/usr/local/bin/systemctl", _SYSTEMCTL.encode(), mode=0o755)
+        self._process = subprocess.Popen(
+            self._command(f"exec {PREFIX}/sbin/nginx -g 'daemon off;'"), stderr=subprocess.DEVNULL
+        )
+        wait_for(self.path(f"{PREFIX}/logs/nginx.pid").exists, "nginx to start")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(timeout=LIMIT)
+        self._temporary.cleanup()
+
+    def _write(self, name: str, data: bytes, mode: int = 0o644) -> None:
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(mode)
+
+    def _command(self, script: str) -> list[str]:
+        shell = ["sh", "-ec", f"cd /root/openresty\n{script}"]
+        return ["unshare", "--mount", "sh", "-ec", _MOUNTS, str(self.root), *shell]
+
+    def run(self, script: str, *, check: bool = True, **variables: str) -> str:
+        """What a script prints there, errors too. Raises AssertionError when it fails."""
+        environment = {"PATH": "/usr/local/bin:/usr/bin:/usr/sbin", **variables}
+        done = subprocess.run(
+            self._command(script),
+            env={**environment, "HOME": "/root", "LANG": os.environ.get("LANG", "C")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert not check or done.returncode == 0, f"{script}\n{done.returncode}: {done.stdout}"
+        return done.stdout

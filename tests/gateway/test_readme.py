@@ -1,0 +1,143 @@
+"""The READMEs' chapter on the gateway, followed step by step on a gateway with those paths."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.gateway import PACKAGING, AppoServer
+from sandbox.waiting import wait_until
+from tests.gateway.openresty import PREFIX, TEMPLATE, OpenResty
+from tests.readme import READMES, chapter
+
+APPS = ("bk_iam", "bk_sops")
+LOG_TIME = re.compile(r"^[\d/]{10} [\d:]{8} \[error\] \d+#\d+: \*\d+ ", re.MULTILINE)
+
+
+@pytest.fixture
+def gateway(appos: list[AppoServer]) -> Iterator[OpenResty]:
+    """A gateway that serves the stock way, and the two apps of the READMEs."""
+    for server in appos:
+        for app_code in APPS:
+            server.deploy(app_code)
+    with OpenResty() as gateway:
+        yield gateway
+
+
+def comparable(text: str) -> list[object]:
+    """The lines, without times and numbers of processes; the log's and JSON's order is free."""
+    lines = LOG_TIME.sub("TIME ", text).splitlines()
+    return sorted(map(_as_json, lines), key=str)
+
+
+def _as_json(line: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line
+
+
+def directives(text: str) -> list[str]:
+    """The lines of a configuration, without comments."""
+    lines = (line.partition("#")[0].rstrip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def with_the_location(template: str, shown: str) -> str:
+    """The template with its location changed as shown, where a line stands for all the others."""
+    found = re.search(r"    location ~ \^/o/.*?\n    \}\n", template, re.DOTALL)
+    assert found
+    stay = [line for line in found.group().splitlines()[1:-1] if not re.search("\\$app\\b", line)]
+    changed = re.sub(r"    # ….*", "\n".join(stay), shown)
+    assert changed != shown
+    return template.replace(found.group(), changed)
+
+
+def follow(block: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
+    """Runs the examples of a block, from its first on until all of them print what is shown.
+
+    Just after a reload an old worker may still answer, and the log comes a moment later.
+    """
+    examples = [each.partition("\n") for each in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    commands = [command for command, _, _ in examples]
+    shown = [comparable(printed) for _, _, printed in examples]
+
+    def printed() -> list[list[object]]:
+        says = [gateway.run(each, check=False, LAN_IP=appos[0].address) for each in commands]
+        return [comparable(each) for each in says]
+
+    if "seq 20" in commands[0]:
+        # What the text before it says: stop the container of one app on one server.
+        appos[0].containers("bk_iam")[-1].stop(timeout=1)
+        assert comparable(gateway.run(commands[0])) == shown[0]
+    wait_until(printed, shown.__eq__, block)
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_chapter(readme: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
+    text = chapter(readme, "packaging/openresty/location.conf")
+    configurations = []
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if kind == "sh":
+            gateway.run(block)
+        elif kind == "console":
+            follow(block, gateway, appos)
+        else:
+            configurations.append(block)
+        if kind == "nginx" and len(configurations) == 2:
+            template = gateway.path(TEMPLATE)
+            template.write_text(with_the_location(template.read_text(), block))
+
+    appo, gateways = map(directives, configurations)
+    assert appo == directives((PACKAGING / "nginx" / "appo-location.conf").read_text())
+    location = directives((PACKAGING / "openresty" / "location.conf").read_text())
+    assert gateways[-1] == "include container-healthcheck-status.conf;"
+    assert set(gateways[:-1]) <= set(location)
+    # It has gone back entirely.
+    assert gateway.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1/o/bk_iam/") == "200"
+    assert "health" not in gateway.run(f"ls -R {PREFIX}")
+    assert "target_up" not in gateway.run(f"cat {PREFIX}/conf/conf.d/*")
+
+
+@pytest.fixture
+def set_up(gateway: OpenResty) -> OpenResty:
+    """The gateway after the chapter's steps 2 and 3, as far as they change it."""
+    text = chapter("README.md", "packaging/openresty/location.conf")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    gateway.run(next(block for kind, block in blocks if kind == "sh" and "cp lua" in block))
+    shown = next(block for kind, block in blocks if kind == "nginx" and "target_up" in block)
+    template = gateway.path(TEMPLATE)
+    template.write_text(with_the_location(template.read_text(), shown))
+    return gateway
+
+
+def await_status(gateway: OpenResty, path: str, status: str) -> None:
+    """Restarts consul-template, and waits until the gateway answers so."""
+    gateway.run("systemctl restart consul-template")
+    ask = f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1{path}"
+    wait_until(lambda: gateway.run(ask), status.__eq__, f"status {status}")
+
+
+def test_going_back_at_once(set_up: OpenResty) -> None:
+    """With the other lines left, and only the old `proxy_pass` again."""
+    await_status(set_up, "/container-healthcheck-gateway", "200")
+    template = set_up.path(TEMPLATE)
+    text, count = re.subn(r"(proxy_pass http://\$)target_up;.*", r"\1app;", template.read_text())
+    assert count == 1
+    template.write_text(text)
+    await_status(set_up, "/o/bk_iam/", "200")
+
+
+def test_the_entry_file_is_missing(set_up: OpenResty) -> None:
+    set_up.path(f"{PREFIX}/lua/container-healthcheck/apps_balancer.lua").unlink()
+    await_status(set_up, "/o/bk_iam/", "404")
+    assert "failed to load external Lua file" in set_up.path(f"{PREFIX}/logs/error.log").read_text()
+
+
+def test_the_site_has_a_package_path_already(set_up: OpenResty) -> None:
+    set_up.path(f"{PREFIX}/conf/conf.d/own.conf").write_text('lua_package_path "/srv/?.lua;;";')
+    said = set_up.run(f"{PREFIX}/sbin/nginx -t", check=False)
+    assert '"lua_package_path" directive is duplicate' in said
