@@ -74,7 +74,7 @@ def middle(loads: Sequence[Load]) -> Load:
 
 
 def _percentile(text: str, percent: int) -> float:
-    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s)$", text, re.MULTILINE)
+    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s)\s*$", text, re.MULTILINE)
     if not found:
         raise ValueError(text)
     return float(found.group(1)) * _UNITS[found.group(2)]

@@ -80,6 +80,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._idle.discard(sock)
         super().handle_request(listener_name, req, sock, addr)
         self._idle.add(sock)
+        # A client whose next request is there already would keep all others waiting.
+        gevent.sleep(0)
         if not self.alive:
             _end_of_requests(sock)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -265,3 +267,24 @@ def app_with_a_broken_board() -> Any:
 
     service.board.report = broken  # type: ignore[assignment, method-assign]
     return create_app(settings, service).test_client()
+
+
+def test_a_client_that_never_pauses_leaves_room_for_others(engine: PrivateEngine) -> None:
+    """Nor for the observers in the same worker, which take turns with the clients."""
+    requests, ok = 5000, b"HTTP/1.1 200"
+    text = b"GET /container-healthcheck/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with RunningService(engine.url, workers=1) as service:
+        with socket.create_connection((service.host, service.port), timeout=60) as greedy:
+            sender = threading.Thread(target=greedy.sendall, args=(requests * text,))
+            sender.start()
+            answers = bytearray(greedy.recv(65536))
+            assert service.get("/health").status == 200
+            greedy.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    answers += greedy.recv(65536)
+            assert answers.count(ok) < requests / 2
+            greedy.settimeout(60)
+            while answers.count(ok) < requests:
+                answers += greedy.recv(65536)
+            sender.join()
