@@ -270,21 +270,23 @@ def app_with_a_broken_board() -> Any:
 
 
 def test_a_client_that_never_pauses_leaves_room_for_others(engine: PrivateEngine) -> None:
-    """Nor for the observers in the same worker, which take turns with the clients."""
+    """The observers in the same worker have their turn in the same way."""
     requests, ok = 5000, b"HTTP/1.1 200"
     text = b"GET /container-healthcheck/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with RunningService(engine.url, workers=1) as service:
-        with socket.create_connection((service.host, service.port), timeout=60) as greedy:
-            sender = threading.Thread(target=greedy.sendall, args=(requests * text,))
-            sender.start()
-            answers = bytearray(greedy.recv(65536))
-            assert service.get("/health").status == 200
-            greedy.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    answers += greedy.recv(65536)
-            assert answers.count(ok) < requests / 2
-            greedy.settimeout(60)
-            while answers.count(ok) < requests:
+    with (
+        RunningService(engine.url, workers=1) as service,
+        socket.create_connection((service.host, service.port), timeout=60) as greedy,
+    ):
+        sender = threading.Thread(target=greedy.sendall, args=(requests * text,))
+        sender.start()
+        answers = bytearray(greedy.recv(65536))
+        assert service.get("/health").status == 200
+        greedy.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
                 answers += greedy.recv(65536)
-            sender.join()
+        assert answers.count(ok) < requests / 2
+        greedy.settimeout(60)
+        while answers.count(ok) < requests:
+            answers += greedy.recv(65536)
+        sender.join()
