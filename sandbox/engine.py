@@ -226,7 +226,9 @@ class PrivateEngine:
                 return False
 
     def _cgroup_folders(self) -> list[Path]:
-        return [path for path in _CGROUPS.glob(f"**/{self._cgroup}/**") if path.is_dir()]
+        # Not by glob: other engines' folders vanish while it looks, which it does not forgive.
+        folders = (Path(folder) for folder, _, _ in os.walk(_CGROUPS))
+        return [folder for folder in folders if self._cgroup in folder.parts]
 
     def _in_cgroup(self) -> bool:
         for folder in self._cgroup_folders():
