@@ -7,6 +7,7 @@ Debian 11 has the ones before and after them.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ _PACKAGES = (
     "libnginx-mod-http-ndk",
     "libnginx-mod-http-lua",
     "libluajit-5.1-2",
+    "libpcre3",
     "libssl1.1",
     "consul",
 )
@@ -56,7 +58,7 @@ def nginx() -> Build:
 
 
 def _unpacked() -> Path:
-    folder = kept() / "debian-11-1"
+    folder = kept() / f"debian-11-{platform.machine()}-2"
     if folder.exists():
         return folder
     with tempfile.TemporaryDirectory(prefix=".debian-11-", dir=kept()) as temporary:
@@ -65,9 +67,12 @@ def _unpacked() -> Path:
         for package in Path(temporary).glob("*.deb"):
             _run("dpkg-deb", "--extract", str(package), str(root))
         _adapt_resty_core(root / "lua")
-        # Another run may have been quicker.
-        if not folder.exists():
+        try:
             root.rename(folder)
+        except OSError:
+            # Another run was quicker.
+            if not folder.exists():
+                raise
     return folder
 
 
@@ -83,8 +88,11 @@ def _download(folder: Path) -> None:
         f'Dir::State "{folder}/state";\nDir::State::status "{folder}/state/status";\n'
         f'Dir::Cache "{folder}/cache";\nAPT::Sandbox::User "";\n'
     )
-    _run("apt-get", "-q", "update", configuration=configuration, cwd=folder)
-    _run("apt-get", "-q", "download", *_PACKAGES, configuration=configuration, cwd=folder)
+    try:
+        _run("apt-get", "-q", "update", configuration=configuration, cwd=folder)
+        _run("apt-get", "-q", "download", *_PACKAGES, configuration=configuration, cwd=folder)
+    except DebianError as error:
+        raise DebianError(f"{error}\nName a mirror that has bullseye in DEBIAN_MIRROR.") from error
 
 
 def _mirror() -> str:
@@ -93,19 +101,24 @@ def _mirror() -> str:
     if given:
         return given
     targets = _run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
-    found = re.search(r"^\S+/debian/?$", targets, re.MULTILINE)
+    found = re.search(r"^\S+/debian(\.list)?/?$", targets, re.MULTILINE)
     if not found:
         raise DebianError("apt has no Debian mirror here: name one in DEBIAN_MIRROR")
     return found.group()
 
 
 def _adapt_resty_core(folder: Path) -> None:
+    if not (_RESTY / "resty/core").exists():
+        raise DebianError("not installed: lua-resty-core")
     for name in ("ngx/balancer.lua", "resty/core/base.lua"):
         (folder / name).parent.mkdir(parents=True)
         shutil.copy(_RESTY / name, folder / name)
     base = folder / "resty/core/base.lua"
     required = r"(ngx_lua_version ~= )\d+"
-    base.write_text(re.sub(required, rf"\g<1>{_NGX_LUA}", base.read_text(), count=1))
+    text, count = re.subn(required, rf"\g<1>{_NGX_LUA}", base.read_text(), count=1)
+    if not count:
+        raise DebianError(f"{_RESTY}/resty/core/base.lua does not check the version as expected")
+    base.write_text(text)
 
 
 def _run(*command: str, configuration: Path | None = None, cwd: Path | None = None) -> str:

@@ -18,11 +18,15 @@ VOLATILE = [
 ]
 
 
-def blocks(readme: str, kind: str) -> list[str]:
-    """The blocks of one kind: "" can be run anywhere, "console" need a host or a gateway."""
-    text = (SOURCE / readme).read_text()
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [block for each, block in found if each == kind]
+def fenced(text: str) -> list[tuple[str, str]]:
+    """The blocks of a text, each with its kind: "console" and the like, or ""."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[tuple[str, str]]:
+    """The commands of a block that are shown with their output."""
+    shown = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    return [(command, output) for command, _, output in (each.partition("\n") for each in shown)]
 
 
 def chapter(readme: str, about: str) -> str:
@@ -32,13 +36,9 @@ def chapter(readme: str, about: str) -> str:
 
 
 def examples(readme: str, kind: str = "") -> list[tuple[str, str]]:
-    """The commands that are shown with their output."""
-    found = []
-    for block in blocks(readme, kind):
-        for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = example.partition("\n")
-            found.append((command, output))
-    return found
+    """The examples of one kind: "" can be run anywhere, "console" need a host or a gateway."""
+    blocks = fenced((SOURCE / readme).read_text())
+    return [each for its_kind, block in blocks if its_kind == kind for each in commands(block)]
 
 
 def steady(text: str) -> str:

@@ -35,9 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--older-nginx", action="store_true", help="run the gateway on Debian 11's")
 
 
-def missing(what: object) -> None:
-    """Skips where something is not installed; in CI that is a failure."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"not installed: {what}")
+def missing(problem: str) -> None:
+    """Skips a test that lacks something; in CI that is a failure."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def debian_11() -> None:
     try:
         sandbox.debian_11.nginx()
     except sandbox.debian_11.DebianError as error:
-        missing(error)
+        missing(str(error))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,7 +65,7 @@ def network() -> Iterator[Network]:
     require_engine()
     absent = [package for package, there in _NEEDED.items() if not there]
     if absent:
-        missing(absent)
+        missing(f"not installed: {absent}")
     with Network() as network:
         yield network
 

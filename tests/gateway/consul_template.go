@@ -33,7 +33,7 @@ func main() {
 			}
 			return names
 		},
-		"service": func(query string) []server { return known.Service[query] },
+		"service":    func(query string) []server { return known.Service[query] },
 		"regexMatch": regexp.MatchString,
 		"regexReplaceAll": func(expression, replacement, text string) (string, error) {
 			compiled, err := regexp.Compile(expression)

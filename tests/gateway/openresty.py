@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -56,6 +55,7 @@ server {
 """
 _MOUNTS = """
 for each in usr dev proc; do mount --rbind /$each "$0/$each"; done
+mount -o remount,bind,ro "$0/usr"
 mount --bind "$0/local" "$0/usr/local"
 cd "$0" && exec chroot "$0" "$@"
 """
@@ -70,7 +70,7 @@ class OpenResty:
     def __init__(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="chc-openresty-")
         self.root = Path(self._temporary.name)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._stack = contextlib.ExitStack()
 
     def path(self, name: str) -> Path:
         """Where a file of the gateway is."""
@@ -79,6 +79,22 @@ class OpenResty:
         return self.root / name.lstrip("/")
 
     def __enter__(self) -> OpenResty:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._temporary.cleanup)
+            self._furnish()
+            nginx = subprocess.Popen(
+                self._command(f"exec {PREFIX}/sbin/nginx -g 'daemon off;'"),
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(_end, nginx)
+            wait_for(self.path(f"{PREFIX}/logs/nginx.pid").exists, "nginx to start")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _furnish(self) -> None:
         for folder in ("usr", "dev", "proc", "tmp", "var/lib/nginx", "local/bin", "root"):
             (self.root / folder).mkdir(parents=True)
         for name in ("bin", "lib", "lib64", "sbin"):
@@ -93,17 +109,6 @@ class OpenResty:
         self._write(_RENDERED, _SITE.encode())
         self._write(f"{PREFIX}/sbin/nginx", _NGINX.encode(), mode=0o755)
         self._write("/usr/local/bin/systemctl", _SYSTEMCTL.encode(), mode=0o755)
-        self._process = subprocess.Popen(
-            self._command(f"exec {PREFIX}/sbin/nginx -g 'daemon off;'"), stderr=subprocess.DEVNULL
-        )
-        wait_for(self.path(f"{PREFIX}/logs/nginx.pid").exists, "nginx to start")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(timeout=LIMIT)
-        self._temporary.cleanup()
 
     def _write(self, name: str, data: bytes, mode: int = 0o644) -> None:
         path = self.path(name)
@@ -120,10 +125,19 @@ class OpenResty:
         environment = {"PATH": "/usr/local/bin:/usr/bin:/usr/sbin", **variables}
         done = subprocess.run(
             self._command(script),
-            env={**environment, "HOME": "/root", "LANG": os.environ.get("LANG", "C")},
+            env={**environment, "HOME": "/root", "LANG": "C"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         assert not check or done.returncode == 0, f"{script}\n{done.returncode}: {done.stdout}"
         return done.stdout
+
+
+def _end(nginx: subprocess.Popen[bytes]) -> None:
+    nginx.terminate()
+    try:
+        nginx.wait(timeout=LIMIT)
+    finally:
+        nginx.kill()
+        nginx.wait()

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.gateway import PACKAGING, AppoServer
+from sandbox.service import ask
 from sandbox.waiting import wait_until
 from tests.gateway.openresty import PREFIX, TEMPLATE, OpenResty
-from tests.readme import READMES, chapter
+from tests.readme import READMES, chapter, commands, fenced
 
+ABOUT = "packaging/openresty/location.conf"
 APPS = ("bk_iam", "bk_sops")
 LOG_TIME = re.compile(r"^[\d/]{10} [\d:]{8} \[error\] \d+#\d+: \*\d+ ", re.MULTILINE)
 
@@ -61,26 +63,29 @@ def follow(block: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
 
     Just after a reload an old worker may still answer, and the log comes a moment later.
     """
-    examples = [each.partition("\n") for each in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    commands = [command for command, _, _ in examples]
-    shown = [comparable(printed) for _, _, printed in examples]
+    shown = [(command, comparable(printed)) for command, printed in commands(block)]
 
-    def printed() -> list[list[object]]:
-        says = [gateway.run(each, check=False, LAN_IP=appos[0].address) for each in commands]
-        return [comparable(each) for each in says]
+    def printed() -> list[tuple[str, list[object]]]:
+        says = [gateway.run(each, check=False, LAN_IP=appos[0].address) for each, _ in shown]
+        return [(each, comparable(said)) for (each, _), said in zip(shown, says, strict=True)]
 
-    if "seq 20" in commands[0]:
+    command, at_once = shown[0]
+    if "seq 20" in command:
         # What the text before it says: stop the container of one app on one server.
         appos[0].containers("bk_iam")[-1].stop(timeout=1)
-        assert comparable(gateway.run(commands[0])) == shown[0]
+        assert comparable(gateway.run(command)) == at_once
     wait_until(printed, shown.__eq__, block)
+
+
+def status_of(path: str) -> int:
+    """What the gateway answers to a user."""
+    return ask(80, path).status
 
 
 @pytest.mark.parametrize("readme", READMES)
 def test_the_chapter(readme: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
-    text = chapter(readme, "packaging/openresty/location.conf")
     configurations = []
-    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for kind, block in fenced(chapter(readme, ABOUT)):
         if kind == "sh":
             gateway.run(block)
         elif kind == "console":
@@ -91,22 +96,23 @@ def test_the_chapter(readme: str, gateway: OpenResty, appos: list[AppoServer]) -
             template = gateway.path(TEMPLATE)
             template.write_text(with_the_location(template.read_text(), block))
 
-    appo, gateways = map(directives, configurations)
-    assert appo == directives((PACKAGING / "nginx" / "appo-location.conf").read_text())
-    location = directives((PACKAGING / "openresty" / "location.conf").read_text())
-    assert gateways[-1] == "include container-healthcheck-status.conf;"
-    assert set(gateways[:-1]) <= set(location)
     # It has gone back entirely.
-    assert gateway.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1/o/bk_iam/") == "200"
+    wait_until(lambda: status_of("/o/bk_iam/"), (200).__eq__, "the stock way")
     assert "health" not in gateway.run(f"ls -R {PREFIX}")
     assert "target_up" not in gateway.run(f"cat {PREFIX}/conf/conf.d/*")
+
+    appo, gateways = map(directives, configurations)
+    assert appo == directives((PACKAGING / "nginx" / "appo-location.conf").read_text())
+    location = (PACKAGING / "openresty" / "location.conf").read_text()
+    marked = [line for line in location.splitlines() if re.search(r"# (added|was)", line)]
+    assert gateways[-1] == "include container-healthcheck-status.conf;"
+    assert set(directives("\n".join(marked))) < set(gateways[:-1]) < set(directives(location))
 
 
 @pytest.fixture
 def set_up(gateway: OpenResty) -> OpenResty:
     """The gateway after the chapter's steps 2 and 3, as far as they change it."""
-    text = chapter("README.md", "packaging/openresty/location.conf")
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks = fenced(chapter("README.md", ABOUT))
     gateway.run(next(block for kind, block in blocks if kind == "sh" and "cp lua" in block))
     shown = next(block for kind, block in blocks if kind == "nginx" and "target_up" in block)
     template = gateway.path(TEMPLATE)
@@ -114,26 +120,31 @@ def set_up(gateway: OpenResty) -> OpenResty:
     return gateway
 
 
-def await_status(gateway: OpenResty, path: str, status: str) -> None:
+def await_status(gateway: OpenResty, path: str, status: int) -> None:
     """Restarts consul-template, and waits until the gateway answers so."""
     gateway.run("systemctl restart consul-template")
-    ask = f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1{path}"
-    wait_until(lambda: gateway.run(ask), status.__eq__, f"status {status}")
+    wait_until(lambda: status_of(path), status.__eq__, f"status {status}")
 
 
 def test_going_back_at_once(set_up: OpenResty) -> None:
     """With the other lines left, and only the old `proxy_pass` again."""
-    await_status(set_up, "/container-healthcheck-gateway", "200")
+    await_status(set_up, "/container-healthcheck-gateway", 200)
     template = set_up.path(TEMPLATE)
-    text, count = re.subn(r"(proxy_pass http://\$)target_up;.*", r"\1app;", template.read_text())
+    # The mark tells an answer of the new workers from one of the old.
+    back = r"\1app; add_header Way stock;"
+    text, count = re.subn(r"(proxy_pass http://\$)target_up;.*", back, template.read_text())
     assert count == 1
     template.write_text(text)
-    await_status(set_up, "/o/bk_iam/", "200")
+    set_up.run("systemctl restart consul-template")
+    answer = wait_until(
+        lambda: ask(80, "/o/bk_iam/"), lambda answer: "Way" in answer.headers, "the new way"
+    )
+    assert answer.status == 200
 
 
 def test_the_entry_file_is_missing(set_up: OpenResty) -> None:
     set_up.path(f"{PREFIX}/lua/container-healthcheck/apps_balancer.lua").unlink()
-    await_status(set_up, "/o/bk_iam/", "404")
+    await_status(set_up, "/o/bk_iam/", 404)
     assert "failed to load external Lua file" in set_up.path(f"{PREFIX}/logs/error.log").read_text()
 
 

@@ -53,7 +53,7 @@ def port_is_open() -> bool:
 def haproxy(appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[None]:
     """HAProxy with the recipe."""
     if not shutil.which("haproxy"):
-        missing("haproxy")
+        missing("not installed: haproxy")
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(filled_in("haproxy/container-healthcheck.cfg", app, appos))
     checked = subprocess.run(["haproxy", "-c", "-f", configuration], capture_output=True, text=True)
@@ -115,10 +115,14 @@ class Consul:
             definition.replace("bk_iam", app).replace("127.0.0.1:4246", f"{self.address}:4246")
         )
         agent = {
-            **{"data_dir": str(folder / "data"), "disable_update_check": True},
-            **{"log_file": str(folder / "log")},
-            **{"node_name": self.address, "bind_addr": self.address, "client_addr": self.address},
-            **({} if self.address == leader else {"retry_join": [leader]}),
+            "data_dir": str(folder / "data"),
+            "log_file": str(folder / "log"),
+            "disable_update_check": True,
+            "node_name": self.address,
+            "bind_addr": self.address,
+            "client_addr": self.address,
+            "retry_join": [leader],
+            "retry_interval": "1s",
         }
         (folder / "conf" / "agent.json").write_text(json.dumps(agent))
         program = str(sandbox.debian_11.consul())
@@ -185,12 +189,12 @@ def listed(consul: Consul, app: str, tmp_path: Path) -> tuple[str, list[str]]:
 def test_consul(consul: Consul, appos: list[AppoServer], app: str, tmp_path: Path) -> None:
     """The upstream lists the servers whose check passes, and all of them when none does."""
     if not shutil.which("go"):
-        missing("golang-go")
+        missing("not installed: golang-go")
     source = Path(__file__).parent / "consul_template.go"
     subprocess.run(
         ["go", "build", "-o", tmp_path / "render", source],
         check=True,
-        env={**os.environ, "GOCACHE": str(kept() / "go"), "GOFLAGS": "-mod=mod"},
+        env={**os.environ, "GOCACHE": str(kept() / "go")},
     )
     first, second = appos
 
@@ -202,9 +206,10 @@ def test_consul(consul: Consul, appos: list[AppoServer], app: str, tmp_path: Pat
     with_both = await_servers(first.name, second.name)
     assert re.findall(r"^upstream (.*) \{$", with_both, re.MULTILINE) == [app]
     with Nginx(with_both):
-        first.containers(app)[0].kill()
-        await_servers(second.name)
-        second.containers(app)[0].kill()
-        await_servers(first.name, second.name)
-        second.deploy(app)
-        await_servers(second.name)
+        pass  # It accepts the file.
+    first.containers(app)[0].kill()
+    await_servers(second.name)
+    second.containers(app)[0].kill()
+    await_servers(first.name, second.name)
+    second.deploy(app)
+    await_servers(second.name)
