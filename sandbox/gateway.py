@@ -262,11 +262,12 @@ class Gateway:
         include: str = "",
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="chc-lua-")
+        self.lua = Path(self._temporary.name)
         self._edit = edit
         self._include = include
         self._edit_lua = edit_lua
         if self.build.lua:
-            shutil.copytree(self.build.lua, self._temporary.name, dirs_exist_ok=True)
+            shutil.copytree(self.build.lua, self.lua, dirs_exist_ok=True)
         self.nginx = Nginx(
             self.configuration(servers),
             modules=("ndk_http_module.so", "ngx_http_lua_module.so"),
@@ -285,7 +286,7 @@ class Gateway:
     def configuration(self, servers: Sequence[str]) -> str:
         """The http block for these servers."""
         lua = PACKAGING / "openresty" / "lua"
-        folder = Path(self._temporary.name)
+        folder = self.lua
         for script in lua.glob("*.lua"):
             text = self._edit_lua(script.read_text())
             for old, new in self.build.edits:

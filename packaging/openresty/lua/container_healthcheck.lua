@@ -54,6 +54,15 @@ local REASONS = {
 local dict = ngx.shared.container_healthcheck
 local pid = ngx.worker.pid()
 
+-- Without its entry file, nginx would answer 502 to every request for our upstream.
+local function has_entry()
+    local folder = debug.getinfo(1, "S").source:match("^@(.*/)") or ""
+    local file = io.open(folder .. "appo_balancer.lua")
+    return file ~= nil and file:close()
+end
+
+local can_balance = has_balancer and has_entry()
+
 -- True also when the clock was set back.
 local function is_over(since, seconds)
     local elapsed = now() - since
@@ -570,18 +579,21 @@ local function write_codes(address, watch, codes, before)
     return complete
 end
 
+-- True when there was room for it.
 local function set_state(address, state)
     dict:safe_set("heard:" .. address, now(), FORGET)
     dict:delete("error:" .. address)
-    dict:safe_set("state:" .. address, state, VALID)
+    return dict:safe_set("state:" .. address, state, VALID)
 end
 
 local function keep_codes(address, watch, codes, cut)
     local before = dict:get("state:" .. address)
-    local complete = write_codes(address, watch, codes, before)
-    if before == nil then
+    -- Before the verdicts, which may leave it no room.
+    local has_room = before ~= nil or set_state(address, PARTIAL)
+    local complete = write_codes(address, watch, codes, before) and has_room
+    if before == nil and has_room then
         say(address, ": ", UNKNOWN, " -> known: ", count(codes))
-    elseif before > 0 then
+    elseif before ~= nil and before > 0 then
         say(address, ": ", DOWN, " -> known: ", count(codes))
     end
     watch.codes, watch.partial = codes, cut or not complete
@@ -595,19 +607,20 @@ end
 
 local function keep_fault(address, fault, text)
     local before = dict:get("state:" .. address)
-    if before ~= fault then
+    local is_news = set_state(address, fault) and before ~= fault
+    if is_news then
         local from = before == nil and UNKNOWN or before > 0 and DOWN or "known"
         say(address, ": ", from, " -> ", DOWN, " for all apps, ", describe(fault), ": ", text)
     end
-    set_state(address, fault)
-    return before ~= fault
+    return is_news
 end
 
-local function keep_error(address, err)
+local function keep_error(address, watch, err)
     local known = dict:get("state:" .. address) ~= nil
-    if known or not dict:get("error:" .. address) then
+    if known or not (watch.failed or dict:get("error:" .. address)) then
         say(address, ": ", known and "known -> " or "", UNKNOWN, ": ", printable(err))
     end
+    watch.failed = true
     dict:delete("state:" .. address)
     dict:safe_set("error:" .. address, printable(err), FORGET)
 end
@@ -642,6 +655,8 @@ local function hear(address, watch, answer)
     if not heard then
         return nil, err
     elseif heard.fault then
+        -- What it says once the fault is over is wanted at once, also when it is what it said before.
+        watch.etag = nil
         return keep_fault(address, heard.fault, heard.text)
     end
     local news = not same(watch.codes, heard.codes)
@@ -685,7 +700,9 @@ local function poll(address, watch)
     end
     if news == nil then
         watch.etag = nil
-        keep_error(address, err)
+        keep_error(address, watch, err)
+    else
+        watch.failed = nil
     end
     ngx.update_time()
     return pause_after(watch, news, now() - began)
@@ -830,8 +847,12 @@ local function target(var)
     end
     touch(list)
     local order = arrange(list)
-    local upstream = has_balancer and var.container_healthcheck_upstream
+    local upstream = var.container_healthcheck_upstream
     if not upstream or upstream == "" then
+        return order[1].address
+    elseif not can_balance then
+        complain("upstream", (has_balancer and "appo_balancer.lua" or "the Lua library ngx.balancer")
+            .. " is missing: no request is tried on another server")
         return order[1].address
     end
     order.list, order.tried = list, 0
