@@ -17,7 +17,7 @@ from sandbox.waiting import free_port, wait_for, wait_until
 
 SIZES = (10, 100, 300)
 CHECK = "/apps/health/&lt;app_code&gt;"
-ROUNDS = 9
+ROUNDS = 21
 SECONDS = 2
 IDLE_SECONDS = 30
 MANY_CHECKS = 200_000
