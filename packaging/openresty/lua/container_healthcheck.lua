@@ -607,7 +607,8 @@ end
 
 local function keep_fault(address, fault, text)
     local before = dict:get("state:" .. address)
-    local is_news = set_state(address, fault) and before ~= fault
+    local has_room = set_state(address, fault)
+    local is_news = before ~= fault and has_room == true
     if is_news then
         local from = before == nil and UNKNOWN or before > 0 and DOWN or "known"
         say(address, ": ", from, " -> ", DOWN, " for all apps, ", describe(fault), ": ", text)
