@@ -70,7 +70,7 @@ def _serve(engine: PrivateEngine) -> None:
         _run("curl", "-s", f"{base}/apps/health/bk_log_search")
         _run("curl", "-s", f"{base}/apps/health/bk_nothere")
         _run("curl", "-s", f"{base}/apps/health")
-        _say("It stays up until Ctrl-C. In another terminal, in this folder, try (the log is here):")
+        _say("It stays up until Ctrl-C. Try in this folder, in another terminal:")
         print(f"  curl {base}/apps")
         if shutil.which("docker"):
             print(f"  docker -H {engine.url} kill bk_iam-1709878117")
