@@ -27,7 +27,6 @@ from typing import Any, ClassVar
 import docker
 
 from sandbox.engine import PrivateEngine, SandboxError
-from sandbox.nginx import INSTALLED as INSTALLED_NGINX
 from sandbox.nginx import Build, Nginx
 from sandbox.service import SOURCE, Answer, RunningService, ask
 from sandbox.waiting import LIMIT, wait_for
@@ -251,7 +250,7 @@ class Gateway:
     before it is written, `include` is more of the http block. All gateways run on `build`.
     """
 
-    build: ClassVar[Build] = INSTALLED_NGINX
+    build: ClassVar[Build] = Build()
 
     def __init__(
         self,
@@ -286,15 +285,14 @@ class Gateway:
     def configuration(self, servers: Sequence[str]) -> str:
         """The http block for these servers."""
         lua = PACKAGING / "openresty" / "lua"
-        folder = self.lua
         for script in lua.glob("*.lua"):
             text = self._edit_lua(script.read_text())
             for old, new in self.build.edits:
                 text = text.replace(old, new)
-            (folder / script.name).write_text(text)
+            (self.lua / script.name).write_text(text)
 
         def installed(name: str) -> str:
-            return (PACKAGING / "openresty" / name).read_text().replace(INSTALLED, str(folder))
+            return (PACKAGING / "openresty" / name).read_text().replace(INSTALLED, str(self.lua))
 
         stock = "".join(
             f"server {each.partition('*')[0]} max_fails=1 fail_timeout=30s; " for each in servers

@@ -31,9 +31,6 @@ class Build:
     edits: tuple[tuple[str, str], ...] = ()
 
 
-INSTALLED = Build()
-
-
 class Nginx:
     """An nginx of our own with its folder; a context manager.
 
@@ -46,7 +43,7 @@ class Nginx:
         *,
         modules: Sequence[str] = (),
         workers: int = 1,
-        build: Build = INSTALLED,
+        build: Build = Build(),
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="chc-nginx-")
         self.folder = Path(self._temporary.name)

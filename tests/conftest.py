@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import docker.errors
 import pytest
@@ -18,13 +18,18 @@ from sandbox.service import RunningService
 _numbers = itertools.count(1)
 
 
-def require_engine() -> None:
-    """Skips where no engine can run; in CI that is a failure."""
-    problem = missing()
-    if problem and os.environ.get("CI"):
+def give_up(problem: str) -> NoReturn:
+    """Skips a test that lacks something; in CI that is a failure."""
+    if os.environ.get("CI"):
         pytest.fail(problem)
+    pytest.skip(problem)
+
+
+def require_engine() -> None:
+    """Gives up where no engine can run."""
+    problem = missing()
     if problem:
-        pytest.skip(problem)
+        give_up(problem)
 
 
 @pytest.fixture(scope="session")

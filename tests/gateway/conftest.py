@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shutil
 from collections.abc import Iterator
 
@@ -19,7 +18,7 @@ import sandbox.debian_11
 from sandbox.gateway import AppoServer, Gateway
 from sandbox.network import Network
 from sandbox.nginx import MODULES
-from tests.conftest import require_engine
+from tests.conftest import give_up, require_engine
 
 _numbers = itertools.count(1)
 _NEEDED = {
@@ -35,18 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--older-nginx", action="store_true", help="run the gateway on Debian 11's")
 
 
-def missing(problem: str) -> None:
-    """Skips a test that lacks something; in CI that is a failure."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)
-
-
 @pytest.fixture(scope="session")
 def debian_11() -> None:
     """Sees that Debian 11's programs are there."""
     try:
         sandbox.debian_11.nginx()
     except sandbox.debian_11.DebianError as error:
-        missing(str(error))
+        give_up(str(error))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,7 +59,7 @@ def network() -> Iterator[Network]:
     require_engine()
     absent = [package for package, there in _NEEDED.items() if not there]
     if absent:
-        missing(f"not installed: {absent}")
+        give_up(f"not installed: {absent}")
     with Network() as network:
         yield network
 

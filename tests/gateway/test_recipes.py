@@ -22,7 +22,7 @@ from sandbox.kept import kept
 from sandbox.nginx import Nginx
 from sandbox.service import ask
 from sandbox.waiting import LIMIT, wait_for, wait_until
-from tests.gateway.conftest import missing
+from tests.conftest import give_up
 
 
 def filled_in(recipe: str, app: str, appos: list[AppoServer]) -> str:
@@ -53,7 +53,7 @@ def port_is_open() -> bool:
 def haproxy(appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[None]:
     """HAProxy with the recipe."""
     if not shutil.which("haproxy"):
-        missing("not installed: haproxy")
+        give_up("not installed: haproxy")
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(filled_in("haproxy/container-healthcheck.cfg", app, appos))
     checked = subprocess.run(["haproxy", "-c", "-f", configuration], capture_output=True, text=True)
@@ -189,7 +189,7 @@ def listed(consul: Consul, app: str, tmp_path: Path) -> tuple[str, list[str]]:
 def test_consul(consul: Consul, appos: list[AppoServer], app: str, tmp_path: Path) -> None:
     """The upstream lists the servers whose check passes, and all of them when none does."""
     if not shutil.which("go"):
-        missing("not installed: golang-go")
+        give_up("not installed: golang-go")
     source = Path(__file__).parent / "consul_template.go"
     subprocess.run(
         ["go", "build", "-o", tmp_path / "render", source],
