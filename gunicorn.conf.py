@@ -1,3 +1,3 @@
-"""Gunicorn's configuration for a checkout: all of it is in container_healthcheck/server.py."""
+"""Gunicorn's configuration for a checkout: container_healthcheck/server/gunicorn_config.py."""
 
-from container_healthcheck.server import *  # noqa: F403
+from container_healthcheck.server.gunicorn_config import *  # noqa: F403

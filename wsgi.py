@@ -1,5 +1,5 @@
 """The WSGI application, for `gunicorn wsgi:app` (gunicorn.conf.py starts its observers)."""
 
-from container_healthcheck.app import create_worker_app
+from container_healthcheck.server.wsgi import create_worker_app
 
 app = create_worker_app()

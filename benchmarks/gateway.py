@@ -11,7 +11,6 @@ import contextlib
 import time
 
 from benchmarks.load import in_turn, middle, ratio
-from sandbox.engine import PrivateEngine
 from sandbox.gateway import (
     APPO_PORT,
     GATEWAY_PORT,
@@ -22,7 +21,8 @@ from sandbox.gateway import (
 )
 from sandbox.network import Network
 from sandbox.nginx import Nginx
-from sandbox.service import RunningService
+from sandbox.private_engine import PrivateEngine
+from sandbox.running_service import RunningService
 from sandbox.waiting import wait_for
 
 ROUNDS = 21

@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.load import cpu_seconds, in_turn, memory, middle, open_files, ratio, wrk
 from sandbox.crowd import Crowd
-from sandbox.engine import PrivateEngine
 from sandbox.nginx import Nginx
-from sandbox.service import RunningService
+from sandbox.private_engine import PrivateEngine
+from sandbox.running_service import RunningService
 from sandbox.waiting import free_port, wait_for, wait_until
 
 SIZES = (10, 100, 300)

@@ -2,6 +2,6 @@
 
 import sys
 
-from container_healthcheck.cli import main
+from container_healthcheck.cli.main import main
 
 sys.exit(main())

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
-from container_healthcheck import formatter
-from container_healthcheck.drains import Drains
-from container_healthcheck.picture import Picture
-from container_healthcheck.verdict import Code, Fault, Verdict, judge
+from container_healthcheck.model import formatter
+from container_healthcheck.model.snapshot import Picture
+from container_healthcheck.model.verdict import Code, Fault, Verdict, judge
+from container_healthcheck.observers.drain_folder import Drains
 
 log = logging.getLogger(__name__)
 

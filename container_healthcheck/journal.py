@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from container_healthcheck.board import Report
-from container_healthcheck.verdict import Code, Fault, Verdict
+from container_healthcheck.model.verdict import Code, Fault, Verdict
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import selectors
 import socket
 import time
 
-from sandbox.service import RunningService
+from sandbox.running_service import RunningService
 
 
 class Crowd:

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from typing import NoReturn
 
-from sandbox.engine import PrivateEngine, SandboxError
-from sandbox.service import PREFIX, RunningService
+from sandbox.private_engine import PrivateEngine, SandboxError
+from sandbox.running_service import PREFIX, RunningService
 from sandbox.waiting import first_free_port, wait_for
 
 PORT = 4246

@@ -26,9 +26,9 @@ from typing import Any, ClassVar
 
 import docker
 
-from sandbox.engine import PrivateEngine, SandboxError
 from sandbox.nginx import Build, Nginx
-from sandbox.service import SOURCE, Answer, RunningService, ask
+from sandbox.private_engine import PrivateEngine, SandboxError
+from sandbox.running_service import SOURCE, Answer, RunningService, ask
 from sandbox.waiting import LIMIT, wait_for
 
 APPO_PORT = 8010
@@ -195,12 +195,12 @@ class Result:
 
 
 class Client:
-    """A process that keeps sending GETs and POSTs; a context manager. See sandbox/client.py."""
+    """A process that keeps sending GETs and POSTs; a context manager. See sandbox/load.py."""
 
     def __init__(self, url: str, rate: float = 50) -> None:
         self._output = tempfile.TemporaryFile("w+b")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox.client", url, str(rate)],
+            [sys.executable, "-m", "sandbox.load", url, str(rate)],
             cwd=SOURCE,
             stdin=subprocess.PIPE,
             stdout=self._output,

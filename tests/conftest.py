@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 import docker.errors
 import pytest
 
-from sandbox.engine import PrivateEngine, missing
+from sandbox.private_engine import PrivateEngine, missing
 from sandbox.proxy import EngineProxy
-from sandbox.service import RunningService
+from sandbox.running_service import RunningService
 
 _numbers = itertools.count(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sandbox.service import SOURCE
+from sandbox.running_service import SOURCE
 
 READMES = ["README.md", "README.zh-CN.md"]
 

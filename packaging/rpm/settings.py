@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from container_healthcheck import config
+from container_healthcheck import settings as config
 
 
 def described() -> str:

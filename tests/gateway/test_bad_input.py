@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, Gateway
-from sandbox.service import ask
+from sandbox.running_service import ask
 from sandbox.waiting import wait_for
 from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
 

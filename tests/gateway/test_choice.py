@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sandbox.gateway import GATEWAY_PORT, WORKERS, Gateway
-from sandbox.service import ask
+from sandbox.running_service import ask
 from sandbox.waiting import wait_for
 from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, AppoServer, Client, Gateway, Result, traffic
-from sandbox.service import ask
+from sandbox.running_service import ask
 from sandbox.waiting import wait_for
 
 AT_ONCE = 0.2

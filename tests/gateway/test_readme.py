@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.gateway import PACKAGING, AppoServer
-from sandbox.service import ask
+from sandbox.running_service import ask
 from sandbox.waiting import wait_until
 from tests.gateway.openresty import PREFIX, TEMPLATE, OpenResty
 from tests.readme import READMES, chapter, commands, fenced

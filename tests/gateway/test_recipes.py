@@ -20,7 +20,7 @@ import sandbox.debian_11
 from sandbox.gateway import GATEWAY_PORT, PACKAGING, AppoServer, traffic
 from sandbox.kept import kept
 from sandbox.nginx import Nginx
-from sandbox.service import ask
+from sandbox.running_service import ask
 from sandbox.waiting import LIMIT, wait_for, wait_until
 from tests.conftest import give_up
 

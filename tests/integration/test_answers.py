@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.engine import PrivateEngine
-from sandbox.service import Answer, RunningService, ask
+from sandbox.private_engine import PrivateEngine
+from sandbox.running_service import Answer, RunningService, ask
 from sandbox.waiting import wait_until
 
 Run = Callable[..., Any]
@@ -255,18 +255,18 @@ def test_an_internal_error_shows_no_trace(app_with_a_broken_board: Any) -> None:
 
 @pytest.fixture
 def app_with_a_broken_board() -> Any:
-    from container_healthcheck.app import create_app
-    from container_healthcheck.config import Settings
-    from container_healthcheck.service import Service
+    from container_healthcheck.monitor import Service
+    from container_healthcheck.settings import Settings
+    from container_healthcheck.web.app import create_app
 
     settings = Settings()
-    service = Service(settings)
+    board = Service(settings).board
 
     def broken() -> None:
         raise RuntimeError("secret")
 
-    service.board.report = broken  # type: ignore[assignment, method-assign]
-    return create_app(settings, service).test_client()
+    board.report = broken  # type: ignore[assignment, method-assign]
+    return create_app(board, settings).test_client()
 
 
 def test_a_client_that_never_pauses_leaves_room_for_others(engine: PrivateEngine) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from container_healthcheck import __version__
-from sandbox.engine import PrivateEngine
+from sandbox.private_engine import PrivateEngine
 from sandbox.proxy import EngineProxy
-from sandbox.service import PREFIX, SOURCE, RunningService, ask
+from sandbox.running_service import PREFIX, SOURCE, RunningService, ask
 from sandbox.waiting import free_port, wait_for, wait_until
 
 Run = Callable[..., Any]

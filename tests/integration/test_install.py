@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from container_healthcheck import __version__
-from sandbox.engine import PrivateEngine
-from sandbox.service import SOURCE, RunningService
+from sandbox.private_engine import PrivateEngine
+from sandbox.running_service import SOURCE, RunningService
 
 OURS = ("container_healthcheck", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 

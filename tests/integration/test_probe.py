@@ -14,7 +14,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 
 import pytest
 
-from container_healthcheck.probe import LONGEST_HEAD, probe
+from container_healthcheck.observers.probe import LONGEST_HEAD, probe
 from sandbox.nginx import Nginx
 from sandbox.waiting import free_port, wait_for
 

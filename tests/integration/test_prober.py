@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.engine import PrivateEngine
 from sandbox.nginx import Nginx
-from sandbox.service import Answer, RunningService
+from sandbox.private_engine import PrivateEngine
+from sandbox.running_service import Answer, RunningService
 from sandbox.waiting import free_port, wait_for, wait_until
 
 Run = Callable[..., Any]
@@ -202,10 +202,10 @@ from gevent import monkey
 monkey.patch_all()
 
 import socket, threading, sys
-from container_healthcheck.names import NamePattern
-from container_healthcheck.picture import draw
-from container_healthcheck.probe import probe
-from container_healthcheck.prober import Prober
+from container_healthcheck.model.names import NamePattern
+from container_healthcheck.model.snapshot import draw
+from container_healthcheck.observers.probe import probe
+from container_healthcheck.observers.prober import Prober
 from sandbox.waiting import wait_for
 from tests.unit.containers import PATTERN, container
 

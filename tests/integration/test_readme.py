@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from container_healthcheck.config import documented_settings, shown
-from container_healthcheck.verdict import Code
-from sandbox.engine import PrivateEngine
-from sandbox.service import SOURCE, RunningService
+from container_healthcheck.model.verdict import Code
+from container_healthcheck.settings import documented_settings, shown
+from sandbox.private_engine import PrivateEngine
+from sandbox.running_service import SOURCE, RunningService
 from sandbox.waiting import wait_for
 from tests.conftest import require_engine
 from tests.readme import READMES, examples, steady

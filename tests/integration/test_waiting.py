@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from container_healthcheck.drains import DrainFolder
+from container_healthcheck.observers.drain_folder import DrainFolder
 from sandbox.crowd import Crowd
-from sandbox.engine import PrivateEngine
-from sandbox.service import RunningService
+from sandbox.private_engine import PrivateEngine
+from sandbox.running_service import RunningService
 from sandbox.waiting import wait_for
 
 Run = Callable[..., Any]

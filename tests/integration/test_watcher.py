@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.engine import PrivateEngine
+from sandbox.private_engine import PrivateEngine
 from sandbox.proxy import EngineProxy
-from sandbox.service import Answer, RunningService
+from sandbox.running_service import Answer, RunningService
 from sandbox.waiting import wait_for, wait_until
 from tests.conftest import require_engine
 

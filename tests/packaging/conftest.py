@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.engine import PrivateEngine
+from sandbox.private_engine import PrivateEngine
 from tests.conftest import give_up, require_engine
 from tests.packaging.hosts import SOURCE, Host, boot, debian_archive, in_network, run
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sandbox.engine import PrivateEngine, root_filesystem
 from sandbox.kept import kept
+from sandbox.private_engine import PrivateEngine, root_filesystem
 from sandbox.waiting import wait_for, wait_until
 
 SOURCE = Path(__file__).parent.parent.parent

@@ -8,7 +8,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from container_healthcheck import __version__, config
+from container_healthcheck import __version__
+from container_healthcheck import settings as config
 from tests.packaging.hosts import SOURCE, run
 
 # What rpm 4.11 of CentOS 7 can do, of all that a package may ask for.

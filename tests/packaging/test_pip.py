@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandbox.engine import PrivateEngine
-from sandbox.service import RunningService
+from sandbox.private_engine import PrivateEngine
+from sandbox.running_service import RunningService
 from sandbox.waiting import wait_for
 from tests.packaging.hosts import SOURCE, run
 

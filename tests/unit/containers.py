@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from container_healthcheck.container import Container
-from container_healthcheck.names import NamePattern
+from container_healthcheck.model.container import Container
+from container_healthcheck.model.names import NamePattern
 
 PATTERN = NamePattern(r"{app_code}(-\d+|\d{10})?")
 

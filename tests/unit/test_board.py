@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from container_healthcheck.board import Board, Report
-from container_healthcheck.drains import Drains, Mark
-from container_healthcheck.picture import draw
-from container_healthcheck.verdict import Code
+from container_healthcheck.model.snapshot import draw
+from container_healthcheck.model.verdict import Code
+from container_healthcheck.observers.drain_folder import Drains, Mark
 from tests.unit.containers import PATTERN, container
 
 STALE_AFTER = 15.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from container_healthcheck.config import (
+from container_healthcheck.settings import (
     Settings,
     SettingsError,
     documented_settings,

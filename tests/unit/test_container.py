@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from container_healthcheck.container import MalformedContainerError, from_listing, newest_first
+from container_healthcheck.model.container import (
+    MalformedContainerError,
+    from_listing,
+    newest_first,
+)
 from tests.unit.containers import container, entry
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from container_healthcheck.drains import HOST, DrainFolder
+from container_healthcheck.observers.drain_folder import HOST, DrainFolder
 
 NOW = 1_800_000_000.0
 

@@ -9,8 +9,7 @@ import docker.errors
 import pytest
 import requests
 
-from container_healthcheck.config import Settings
-from container_healthcheck.engine import (
+from container_healthcheck.observers.engine import (
     LONGEST_EVENT,
     Engine,
     EngineError,
@@ -18,6 +17,7 @@ from container_healthcheck.engine import (
     EventStream,
     explain,
 )
+from container_healthcheck.settings import Settings
 
 ADDRESS = "unix:///var/run/docker.sock"
 

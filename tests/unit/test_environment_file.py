@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from container_healthcheck import environment_file
+from container_healthcheck.cli import environment_file
 
 
 @pytest.mark.parametrize(

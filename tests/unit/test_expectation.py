@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from container_healthcheck.container import Container
-from container_healthcheck.expectation import Expectation
+from container_healthcheck.model.container import Container
+from container_healthcheck.model.expectation import Expectation
 from tests.unit.containers import container
 
 RUNNING = container("a-1")

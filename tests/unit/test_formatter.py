@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from container_healthcheck import formatter
-from container_healthcheck.verdict import Code, judge
+from container_healthcheck.model import formatter
+from container_healthcheck.model.verdict import Code, judge
 from tests.unit.containers import container
 
 GO_TOOL = (

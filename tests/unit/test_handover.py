@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from container_healthcheck import handover
-from container_healthcheck.config import Bind
+from container_healthcheck.server import handover
+from container_healthcheck.settings import Bind
 from sandbox.waiting import free_port
 
 # As systemd does it: the socket is number 3, and LISTEN_PID is the process itself.
 _STARTED = """
 import os, sys
-from container_healthcheck import handover
-from container_healthcheck.config import Bind
+from container_healthcheck.server import handover
+from container_healthcheck.settings import Bind
 environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
 print(handover.takes_over(Bind("127.0.0.1", int(sys.argv[1])), environ), sorted(environ))
 """

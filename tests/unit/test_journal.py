@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import pytest
 
 from container_healthcheck.board import Report
-from container_healthcheck.container import Container
-from container_healthcheck.drains import HOST, Drains, Mark
 from container_healthcheck.journal import Journal
-from container_healthcheck.picture import Picture, draw
-from container_healthcheck.verdict import Code, Fault
+from container_healthcheck.model.container import Container
+from container_healthcheck.model.snapshot import Picture, draw
+from container_healthcheck.model.verdict import Code, Fault
+from container_healthcheck.observers.drain_folder import HOST, Drains, Mark
 from tests.unit.containers import PATTERN, container
 
 REFUSED = Fault(Code.ENGINE_UNREACHABLE, "cannot connect to Docker: refused")

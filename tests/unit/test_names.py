@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from container_healthcheck.names import NamePattern, is_app_code
+from container_healthcheck.model.names import NamePattern, is_app_code
 from tests.unit.containers import PATTERN
 
 

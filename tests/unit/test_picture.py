@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from container_healthcheck.picture import NOT_YET, Picture, draw
-from container_healthcheck.verdict import Code, Fault
+from container_healthcheck.model.snapshot import NOT_YET, Picture, draw
+from container_healthcheck.model.verdict import Code, Fault
 from tests.unit.containers import PATTERN, container
 
 REFUSED = Fault(Code.ENGINE_UNREACHABLE, "cannot connect")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from container_healthcheck.container import Container
-from container_healthcheck.picture import Picture, draw
-from container_healthcheck.prober import UNASKED, Prober
+from container_healthcheck.model.container import Container
+from container_healthcheck.model.snapshot import Picture, draw
+from container_healthcheck.observers.prober import UNASKED, Prober
 from sandbox.waiting import wait_for
 from tests.unit.containers import PATTERN, container
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from container_healthcheck.container import Container
-from container_healthcheck.verdict import Code, Fault, Verdict, judge
+from container_healthcheck.model.container import Container
+from container_healthcheck.model.verdict import Code, Fault, Verdict, judge
 from tests.unit.containers import container
 
 RUNNING = container("a-2", created=2)

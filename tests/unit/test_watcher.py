@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from container_healthcheck.container import Container
-from container_healthcheck.engine import EngineError, Event
-from container_healthcheck.picture import Picture
-from container_healthcheck.verdict import Code, Fault
-from container_healthcheck.watcher import Watcher
+from container_healthcheck.model.container import Container
+from container_healthcheck.model.snapshot import Picture
+from container_healthcheck.model.verdict import Code, Fault
+from container_healthcheck.observers.engine import EngineError, Event
+from container_healthcheck.observers.watcher import Watcher
 from sandbox.waiting import wait_for, wait_until
 from tests.unit.containers import PATTERN, container
 

@@ -11,15 +11,15 @@ import resource
 import sys
 from typing import Any
 
-from container_healthcheck import handover
-from container_healthcheck.config import (
+from container_healthcheck.server import handover
+from container_healthcheck.server.worker import prepare_lead
+from container_healthcheck.settings import (
     ACCESS_LOG_FILE,
     LOG_FILE,
     Settings,
     SettingsError,
     from_process_environment,
 )
-from container_healthcheck.worker import prepare_lead
 
 # What gunicorn keeps beyond nginx's own 60 s, so that it is never the one to close first.
 _KEEPALIVE = 75
@@ -39,10 +39,10 @@ def _log_file(settings: Settings, name: str) -> str:
 
 _current = _settings()
 
-wsgi_app = "container_healthcheck.app:create_worker_app()"
+wsgi_app = "container_healthcheck.server.wsgi:create_worker_app()"
 bind = str(_current.bind)
 workers = _current.workers
-worker_class = "container_healthcheck.worker.Worker"
+worker_class = "container_healthcheck.server.worker.Worker"
 worker_connections = 10_000
 keepalive = _KEEPALIVE
 timeout = 30

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from container_healthcheck.container import Container
-from container_healthcheck.verdict import Code, Verdict
+from container_healthcheck.model.container import Container
+from container_healthcheck.model.verdict import Code, Verdict
 
 SHORT_ID = 10
 

@@ -8,10 +8,10 @@ import re
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from container_healthcheck import formatter
 from container_healthcheck.board import Board, Report
-from container_healthcheck.names import is_app_code
-from container_healthcheck.verdict import Code
+from container_healthcheck.model import formatter
+from container_healthcheck.model.names import is_app_code
+from container_healthcheck.model.verdict import Code
 
 log = logging.getLogger(__name__)
 

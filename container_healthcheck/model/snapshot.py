@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from container_healthcheck.container import Container, newest_first
-from container_healthcheck.names import NamePattern
-from container_healthcheck.verdict import Code, Fault
+from container_healthcheck.model.container import Container, newest_first
+from container_healthcheck.model.names import NamePattern
+from container_healthcheck.model.verdict import Code, Fault
 
 NOT_YET = Fault(Code.ENGINE_FAULTY, "the containers have not been listed yet: ask again soon")
 

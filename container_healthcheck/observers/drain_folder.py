@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from container_healthcheck.names import is_app_code
+from container_healthcheck.model.names import is_app_code
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import MutableMapping
 
-from container_healthcheck.config import Bind
+from container_healthcheck.settings import Bind
 
 _FIRST = 3
 

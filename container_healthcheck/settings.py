@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from container_healthcheck.names import PLACEHOLDER, NamePattern, is_app_code
+from container_healthcheck.model.names import PLACEHOLDER, NamePattern, is_app_code
 
 ENVIRONMENT_PREFIX = "CONTAINER_HEALTHCHECK_"
 NOT_PROBED = "-"

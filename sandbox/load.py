@@ -1,4 +1,4 @@
-"""A client that keeps asking: `python -m sandbox.client URL RATE`.
+"""A client that keeps asking: `python -m sandbox.load URL RATE`.
 
 It begins RATE GETs and RATE POSTs a second, whether earlier ones are answered or not, each on a
 connection of its own. Every result is one line of JSON: method, start, end (seconds, on the clock

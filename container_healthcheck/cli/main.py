@@ -15,10 +15,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from container_healthcheck import __version__, commands, config, environment_file
-from container_healthcheck.commands import FAILED, complain
-from container_healthcheck.config import Settings, SettingsError
-from container_healthcheck.serve import flags_as_environment, serve
+from container_healthcheck import __version__
+from container_healthcheck import settings as config
+from container_healthcheck.cli import commands, environment_file
+from container_healthcheck.cli.commands import FAILED, complain
+from container_healthcheck.server.launch import flags_as_environment, serve
+from container_healthcheck.settings import Settings, SettingsError
 
 WRONG_CALL = 2
 

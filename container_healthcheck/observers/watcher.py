@@ -17,12 +17,12 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from container_healthcheck.container import Container
-from container_healthcheck.engine import EngineError, Event
-from container_healthcheck.expectation import Expectation
-from container_healthcheck.names import NamePattern
-from container_healthcheck.picture import Picture, draw
-from container_healthcheck.verdict import Code, Fault
+from container_healthcheck.model.container import Container
+from container_healthcheck.model.expectation import Expectation
+from container_healthcheck.model.names import NamePattern
+from container_healthcheck.model.snapshot import Picture, draw
+from container_healthcheck.model.verdict import Code, Fault
+from container_healthcheck.observers.engine import EngineError, Event
 
 log = logging.getLogger(__name__)
 

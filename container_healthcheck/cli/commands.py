@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from container_healthcheck import formatter
 from container_healthcheck.board import Report
-from container_healthcheck.client import ServiceError, ask, service_url
-from container_healthcheck.config import Settings, SettingsError, environment_name
-from container_healthcheck.drains import HOST, DrainFolder
-from container_healthcheck.names import is_app_code
-from container_healthcheck.picture import Picture, draw
-from container_healthcheck.verdict import Code
+from container_healthcheck.cli.client import ServiceError, ask, service_url
+from container_healthcheck.model import formatter
+from container_healthcheck.model.names import is_app_code
+from container_healthcheck.model.snapshot import Picture, draw
+from container_healthcheck.model.verdict import Code
+from container_healthcheck.observers.drain_folder import HOST, DrainFolder
+from container_healthcheck.settings import Settings, SettingsError, environment_name
 
 HEALTHY, FAILED = 0, 1
 NOT_HEALTHY, UNKNOWN = 2, 3
@@ -63,7 +63,7 @@ def check(parsed: argparse.Namespace, settings: Settings) -> int:
 def _check_direct(settings: Settings, app_code: str) -> dict[str, Any]:
     """The verdict from Docker itself, with no service and no probe."""
     # docker-py takes a tenth of a second to import, in which a restarting service would be away.
-    from container_healthcheck.engine import Engine, EngineError
+    from container_healthcheck.observers.engine import Engine, EngineError
 
     engine = Engine(settings, bounded=_bounded_by_alarm)
     now = time.monotonic()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from container_healthcheck.board import Board
-from container_healthcheck.config import Settings
-from container_healthcheck.drains import DrainFolder
-from container_healthcheck.engine import Bounded, Engine
 from container_healthcheck.journal import Journal
-from container_healthcheck.picture import Picture
-from container_healthcheck.probe import probe
-from container_healthcheck.prober import Prober
-from container_healthcheck.watcher import Source, Watcher
+from container_healthcheck.model.snapshot import Picture
+from container_healthcheck.observers.drain_folder import DrainFolder
+from container_healthcheck.observers.engine import Bounded, Engine
+from container_healthcheck.observers.probe import probe
+from container_healthcheck.observers.prober import Prober
+from container_healthcheck.observers.watcher import Source, Watcher
+from container_healthcheck.settings import Settings
 
 # Gunicorn ends a worker that is not up after 30 s. In seconds.
 LONGEST_START = 10.0

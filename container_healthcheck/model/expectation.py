@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from container_healthcheck.container import Container
+from container_healthcheck.model.container import Container
 
 _STATES = {
     "create": "there",

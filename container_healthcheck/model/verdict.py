@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from container_healthcheck.container import Container
+from container_healthcheck.model.container import Container
 
 
 class Code(IntEnum):

@@ -21,9 +21,9 @@ import docker.types
 import docker.utils
 import requests
 
-from container_healthcheck.config import Settings
-from container_healthcheck.container import Container, MalformedContainerError, from_listing
-from container_healthcheck.verdict import Code, Fault
+from container_healthcheck.model.container import Container, MalformedContainerError, from_listing
+from container_healthcheck.model.verdict import Code, Fault
+from container_healthcheck.settings import Settings
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 LONGEST_EVENT = 1 << 20

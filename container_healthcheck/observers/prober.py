@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from container_healthcheck.picture import Picture
+from container_healthcheck.model.snapshot import Picture
 
 log = logging.getLogger(__name__)
 

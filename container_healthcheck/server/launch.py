@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NoReturn
 
-from container_healthcheck import config, handover
-from container_healthcheck.config import Bind, Settings, SettingsError, environment_name
+from container_healthcheck import settings as config
+from container_healthcheck.server import handover
+from container_healthcheck.settings import Bind, Settings, SettingsError, environment_name
 
 # Flags of the Go tool 1.0.x that are settings under another name.
 _GO_FLAGS = {"level": "log_level", "logpath": "log_dir"}
-_GUNICORN = ("-m", "gunicorn", "-c", "python:container_healthcheck.server")
+_GUNICORN = ("-m", "gunicorn", "-c", "python:container_healthcheck.server.gunicorn_config")
 # How long a predecessor may take to let go of the port, in seconds.
 _PORT_WAIT = 3.0
 

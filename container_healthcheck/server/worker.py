@@ -18,8 +18,8 @@ import gevent
 from gunicorn.http.errors import LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
-from container_healthcheck import formatter
-from container_healthcheck.verdict import Code
+from container_healthcheck.model import formatter
+from container_healthcheck.model.verdict import Code
 
 EXTENSION = "container_healthcheck"
 """Where the application keeps its Service, among its Flask extensions."""

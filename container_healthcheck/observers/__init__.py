@@ -1,0 +1,1 @@
+"""What is seen of the host, and where from: the engine, the apps, the drain marks."""

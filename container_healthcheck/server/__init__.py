@@ -1,0 +1,1 @@
+"""The processes that serve. Only this package imports gunicorn and gevent."""

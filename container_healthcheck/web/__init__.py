@@ -1,0 +1,1 @@
+"""The HTTP answers. Only this package imports Flask."""
