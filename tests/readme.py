@@ -48,6 +48,11 @@ def fenced(text: str) -> list[tuple[str, str]]:
     ]
 
 
+def links(text: str) -> list[str]:
+    """What the links and pictures of a text point to."""
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
 def commands(block: str) -> list[tuple[str, str]]:
     """The commands of a block that are shown with their output."""
     shown = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]

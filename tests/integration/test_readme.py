@@ -27,6 +27,7 @@ from tests.readme import (
     examples,
     help_commands,
     help_of,
+    links,
     steady,
 )
 
@@ -192,11 +193,6 @@ def test_a_readme_is_short(readme: str) -> None:
 
 
 # --- links
-
-
-def links(text: str) -> list[str]:
-    """What the links of a text point to."""
-    return re.findall(r"\]\(([^)\s]+)\)", text)
 
 
 def anchors(document: Path) -> set[str]:
