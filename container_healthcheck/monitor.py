@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 LONGEST_START = 10.0
 # How often others' records, marks and the snapshot's age are looked at, in seconds: while somebody
 # waits for a change, and otherwise. Waking up is what an idle worker's time goes into.
-LOOK_PAUSE, IDLE_PAUSE = 0.05, 0.1
+LOOK_PAUSE, IDLE_PAUSE = 0.05, 0.2
 # How often the latest probes are shown to the other workers, in seconds.
 SHEET_PAUSE = 1.0
 # An app that has come back is asked this often until it answers, in seconds.

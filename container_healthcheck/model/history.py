@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from container_healthcheck.model.records import Changed, Found
+from container_healthcheck.model.records import Changed, Found, to_json
 from container_healthcheck.model.verdict import Code
 
 KEPT = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """An app's code, and since when: seconds since the epoch, None when that is not known."""
 
     code: int
@@ -63,8 +61,8 @@ class History:
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes."""
         return {
-            "known": {code: astuple(known) for code, known in self.known.items()},
-            "changes": [astuple(change) for change in self._changes],
+            "known": dict(self.known),
+            "changes": [to_json(change) for change in self._changes],
             "has_begun": self.has_begun,
         }
 
@@ -75,7 +73,7 @@ class History:
         """
         try:
             known = {str(code): _known(*fields) for code, fields in value["known"].items()}
-            changes = [_change(*fields) for fields in value["changes"]]
+            changes = [_change(*fields) for _, *fields in value["changes"]]
             has_begun = bool(value["has_begun"])
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not what was known of codes: {error!r}") from error

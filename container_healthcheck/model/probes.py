@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class LastProbe:
+class LastProbe(NamedTuple):
     """`asked_at` is in seconds since the epoch, it took `seconds`; `seen` is None for a pass."""
 
     seen: str | None

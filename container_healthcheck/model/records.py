@@ -6,7 +6,7 @@ A record goes through the ledger as one JSON array, its kind first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -77,7 +77,7 @@ _KINDS = {kind.__name__.lower(): kind for kind in (Returned, Probed, Changed, Fo
 
 def to_json(record: Record) -> list[Any]:
     """The record as JSON takes it."""
-    return [type(record).__name__.lower(), *astuple(record)]
+    return [type(record).__name__.lower(), *(getattr(record, each) for each in record.__slots__)]
 
 
 def from_json(value: Any) -> Record:

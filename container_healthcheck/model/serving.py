@@ -8,7 +8,7 @@ an app fail, `rise` passes in a row make it serve again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from container_healthcheck.model.records import Probed, Returned
@@ -93,7 +93,10 @@ class Serving:
 
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes."""
-        return {app_code: asdict(app) for app_code, app in self.apps.items()}
+        return {
+            app_code: {name: getattr(app, name) for name in App.__slots__}
+            for app_code, app in self.apps.items()
+        }
 
     def restore(self, value: Mapping[str, Any]) -> None:
         """Puts what `to_json` gave in place of what is known. Raises ValueError for anything else.
@@ -141,8 +144,8 @@ class Serving:
 
 
 def _checked(app: App) -> App:
-    for name, default in asdict(_UNKNOWN).items():
-        value = getattr(app, name)
+    for name in App.__slots__:
+        value, default = getattr(app, name), getattr(_UNKNOWN, name)
         kinds = (int, float) if isinstance(default, float) else (type(default),)
         if type(value) not in kinds:
             raise ValueError(f"{name} is {value!r}")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-MOST_SLOTS = 20
+MOST_SLOTS = 10
 SHORTEST_SLOT = 0.1
 LONGEST_SLEEP = 60.0
 

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import astuple
 
 from container_healthcheck.model.probes import LastProbe
 
@@ -23,9 +22,7 @@ class Sheet:
 
     def write(self, probes: Mapping[str, LastProbe]) -> None:
         """Puts these in place of all. Raises OSError when that cannot be done now."""
-        text = json.dumps(
-            {app_code: astuple(each) for app_code, each in probes.items()}, separators=(",", ":")
-        ).encode()
+        text = json.dumps(probes, separators=(",", ":")).encode()
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             os.ftruncate(self._file, 0)

@@ -82,8 +82,8 @@ def test_the_history_comes_back() -> None:
         {"known": {"a": [99, 1]}, "changes": [], "has_begun": True},
         {"known": {"a": [0, float("nan")]}, "changes": [], "has_begun": True},
         {"known": {"a": [0, -1]}, "changes": [], "has_begun": True},
-        {"known": {}, "changes": [[1, "a", 0]], "has_begun": True},
-        {"known": {}, "changes": [["x", "a", 0, 13, ""]], "has_begun": True},
+        {"known": {}, "changes": [["changed", 1, "a", 0]], "has_begun": True},
+        {"known": {}, "changes": [["changed", "x", "a", 0, 13, ""]], "has_begun": True},
         {"known": [], "changes": [], "has_begun": True},
     ],
 )
