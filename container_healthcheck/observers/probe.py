@@ -36,14 +36,7 @@ def probe(url: str, timeout: float) -> str | None:
     Takes at most `timeout` seconds, however slowly the answer comes, when the host is an address;
     the look-up of a name takes what it takes. Follows no redirect.
     """
-    parts = urlsplit(url)
-    host, port = str(parts.hostname), parts.port or 80
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
-    request = (
-        f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        f"User-Agent: container-healthcheck/{__version__}\r\n"
-        "Accept: */*\r\nConnection: close\r\n\r\n"
-    )
+    host, port, request = _request(url)
     deadline = time.monotonic() + timeout
     try:
         with _connect(host, port, timeout) as connection:
@@ -58,6 +51,19 @@ def probe(url: str, timeout: float) -> str | None:
     except (OSError, UnicodeError) as error:
         seen = getattr(error, "strerror", None) or str(error)
     return f"{seen} from {url}" if seen else None
+
+
+@lru_cache(maxsize=4096)
+def _request(url: str) -> tuple[str, int, str]:
+    """Host, port and request of a URL: the same ones come again and again."""
+    parts = urlsplit(url)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    request = (
+        f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"User-Agent: container-healthcheck/{__version__}\r\n"
+        "Accept: */*\r\nConnection: close\r\n\r\n"
+    )
+    return str(parts.hostname), parts.port or 80, request
 
 
 def _connect(host: str, port: int, timeout: float) -> socket.socket:

@@ -243,33 +243,6 @@ def test_any_prefix(engine: PrivateEngine, setting: str, base: str) -> None:
         assert ask(service.port, BASE + "/health").status == 404
 
 
-def test_an_internal_error_shows_no_trace(app_with_a_broken_board: Any) -> None:
-    answer = app_with_a_broken_board.get(f"{BASE}/apps")
-
-    assert answer.status_code == 500
-    assert answer.json == {
-        "code": 21,
-        "status": "error",
-        "message": "internal error: see the service's log",
-    }
-
-
-@pytest.fixture
-def app_with_a_broken_board() -> Any:
-    from container_healthcheck.board import Board
-    from container_healthcheck.model.drains import Drains
-    from container_healthcheck.model.report import Report
-    from container_healthcheck.settings import Settings
-    from container_healthcheck.web.app import create_app
-
-    class BrokenBoard(Board):
-        def report(self) -> Report:
-            raise RuntimeError("secret")
-
-    board = BrokenBoard(Drains, stale_after=15)
-    return create_app(board, Settings()).test_client()
-
-
 def test_a_client_that_never_pauses_leaves_room_for_others(engine: PrivateEngine) -> None:
     """The observers in the same worker have their turn in the same way."""
     requests, ok = 20_000, b"HTTP/1.1 200"

@@ -553,6 +553,62 @@ def test_list_is_a_table(own: RunningService, run: Run, app_code: str) -> None:
     assert [app["app_code"] for app in answer["message"]] == [app_code, f"{app_code}dead"]
 
 
+def test_changes_is_a_table(own: RunningService, run: Run, app_code: str) -> None:
+    container = run(f"own.{app_code}-1")
+    becomes(own, app_code, 0)
+    container.kill()
+    becomes(own, app_code, 13)
+
+    def died(text: str) -> bool:
+        return f"{app_code}  0 -> 13" in text
+
+    text = wait_until(lambda: asking(own, "changes", app_code).stdout, died, "the change")
+
+    header, first, *_ = text.splitlines()
+    assert header.split() == ["AT", "APP", "CODE", "WHY"]
+    assert re.match(
+        rf"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  {app_code}  0 -> 13 +own\.{app_code}-1 ", first
+    )
+    assert first in asking(own, "changes").stdout
+    answer = json.loads(asking(own, "changes", app_code, "--json").stdout)
+    assert answer["message"][0]["new"] == 13
+    assert asking(own, "changes", "nobody").stdout.splitlines() == ["AT  APP  CODE  WHY"]
+
+
+def test_changes_that_cannot_be_had_are_said() -> None:
+    done = command("changes", bind=f"127.0.0.1:{free_port()}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is the service running" in done.stderr
+    done = command("changes", "not/one")
+    assert done.returncode == 2
+    assert "'not/one' is not an app code" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("-version", "unrecognized arguments: -version"),
+        ("--help", "unrecognized arguments: --help"),
+        ("-prot 4246", "unrecognized arguments: -prot 4246"),
+        ("-port", "expected one argument"),
+        ("-port 99999999", "-port: '99999999' is not allowed"),
+        ("'", "OPTS: No closing quotation"),
+    ],
+)
+def test_wrong_options_of_the_service_are_no_verdict(
+    own: RunningService, tmp_path: Path, options: str, said: str
+) -> None:
+    """They stand in the file that the package's service is started with."""
+    file = tmp_path / "settings"
+    file.write_text(f'OPTS="{options}"\n')
+    for arguments in (["check", "bk_iam"], ["list"]):
+        done = command(*arguments, environment={"HEALTHCHECK_ENVIRONMENT_FILE": str(file)})
+
+        assert (done.returncode, done.stdout) == (3, "")
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
 def test_list_without_a_service_or_an_engine_is_unknown(tmp_path: Path) -> None:
     assert command("list", bind=f"127.0.0.1:{free_port()}").returncode == 3
     with RunningService(f"unix://{tmp_path}/docker.sock") as service:

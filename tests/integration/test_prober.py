@@ -5,60 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sandbox.nginx import Nginx
 from sandbox.private_engine import PrivateEngine
 from sandbox.running_service import Answer, RunningService
-from sandbox.waiting import free_port, wait_for, wait_until
+from sandbox.waiting import wait_until
+from tests.integration.appo import Appo
 
 Run = Callable[..., Any]
 
 
-class Appo:
-    """The nginx of an APPO server; each app's answer is what the file named after it says."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.nginx = Nginx(
-            f"""
-            server {{
-                access_log {{folder}}/access.log;
-                listen 127.0.0.1:{self.port};
-                location ~ ^/o/([^/]+)/healthz$ {{ return 204; }}
-                location ~ ^/o/([^/]+) {{
-                    if (-f {{folder}}/$1.502) {{ return 502; }}
-                    if (!-f {{folder}}/$1.pid) {{ return 404; }}
-                    return 200 "served";
-                }}
-            }}
-            """
-        )
-        self.url = f"http://127.0.0.1:{self.port}/o/{{app_code}}/"
-
-    def _file(self, app_code: str, kind: str) -> Path:
-        return self.nginx.folder / f"{app_code}.{kind}"
-
-    def serves(self, app_code: str) -> None:
-        self._file(app_code, "502").unlink(missing_ok=True)
-        self._file(app_code, "pid").touch()
-
-    def fails(self, app_code: str) -> None:
-        self._file(app_code, "502").touch()
-
-    def is_asked(self, app_code: str, times: int) -> None:
-        text = f"GET /o/{app_code}/ "
-        least = self.nginx.requests_for(text) + times
-        wait_for(lambda: self.nginx.requests_for(text) >= least, f"{times} probes of {app_code}")
-
-
 @pytest.fixture
 def appo() -> Iterator[Appo]:
-    appo = Appo()
-    with appo.nginx:
+    with Appo() as appo:
         yield appo
 
 

@@ -1,0 +1,211 @@
+"""The HTTP answers, by Flask's own test client: no server, no Docker, no apps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from container_healthcheck.board import Board
+from container_healthcheck.model.drains import Drains, Mark
+from container_healthcheck.model.history import History
+from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.records import Changed
+from container_healthcheck.model.snapshot import Snapshot, snapshot_of
+from container_healthcheck.model.verdict import Code, Fault
+from container_healthcheck.settings import Settings
+from container_healthcheck.web.app import create_app
+from tests.unit.containers import PATTERN, container
+
+BASE = "/container-healthcheck"
+NOW = 100.0
+
+
+class Host:
+    """A host as the test says, and a client of its answers."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.probes: dict[str, LastProbe] = {}
+        self.drains = Drains()
+        self.board = Board(
+            lambda: self.drains,
+            stale_after=15,
+            history=self.history,
+            last_probes=lambda: self.probes,
+            clock=lambda: NOW,
+        )
+        self.client: FlaskClient = create_app(self.board, Settings()).test_client()
+
+    def shows(self, snapshot: Snapshot, failing: Mapping[str, str] | None = None) -> None:
+        self.board.publish(snapshot, failing or {}, snapshot.apps)
+
+    def get(self, path: str, **options: Any) -> Any:
+        return self.client.get(BASE + path, **options)
+
+
+@pytest.fixture
+def host() -> Host:
+    host = Host()
+    containers = [container("a-1"), container("b-1", state="exited", status="Exited (1)")]
+    host.shows(snapshot_of(containers, PATTERN, confirmed_at=NOW))
+    return host
+
+
+@pytest.fixture
+def blind() -> Host:
+    host = Host()
+    host.shows(Snapshot(fault=Fault(Code.ENGINE_UNREACHABLE, "cannot connect to Docker")))
+    return host
+
+
+PATHS = ["/health", "/ready", "/apps", "/apps/health", "/apps/health/a", "/changes"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_is_get_without_the_body(host: Host, path: str) -> None:
+    get, head = host.get(path), host.client.head(BASE + path)
+
+    assert (head.status_code, head.data) == (get.status_code, b"") == (200, b"")
+    assert head.headers["Content-Length"] == get.headers["Content-Length"]
+    assert get.headers["Cache-Control"] == "no-store"
+    assert get.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_other_methods_are_refused(host: Host, path: str, method: str) -> None:
+    answer = host.client.open(BASE + path, method=method)
+
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "GET, HEAD"
+    assert answer.get_json()["code"] == 21
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/apps/health/a", 200, 0),
+        ("/apps/health/b", 503, 13),
+        ("/apps/health/c", 503, 12),
+        ("/apps/health/-", 400, 20),
+        ("/apps/health/" + "x" * 129, 400, 20),
+        ("/apps/health/a/b", 404, 21),
+        ("/nothing", 404, 21),
+        ("//health", 404, 21),
+        ("/changes?app_code=-", 400, 20),
+        ("/changes?app_code=", 400, 20),
+    ],
+)
+def test_each_answer_has_its_code(host: Host, path: str, status: int, code: int) -> None:
+    answer = host.get(path)
+
+    assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+    assert list(answer.get_json())[:3] == ["code", "status", "message"]
+
+
+def test_without_a_snapshot_there_is_no_verdict(blind: Host) -> None:
+    for path in ("/ready", "/apps", "/apps/health", "/apps/health/a"):
+        answer = blind.get(path)
+        assert (answer.status_code, answer.get_json()["code"]) == (503, 10)
+        assert answer.get_json()["message"] == "cannot connect to Docker"
+    # What is past stays true.
+    assert blind.get("/changes").status_code == 200
+    assert blind.get("/health").status_code == 200
+
+
+def test_all_containers_stand_beside_the_verdict(host: Host) -> None:
+    for flag in ("true", "TRUE", "1"):
+        answer = host.get(f"/apps/health/b?all={flag}").get_json()
+        assert [each["names"] for each in answer["containers"]] == ["b-1"]
+    assert "containers" not in host.get("/apps/health/b?all=no").get_json()
+
+
+def test_the_overview_knows_since_when_and_the_last_probe(host: Host) -> None:
+    host.history.changed(Changed(5.5, "b", 0, 13, "it died"))
+    host.probes = {"a": LastProbe("502 Bad Gateway", 7.25, 0.5)}
+
+    a, b = host.get("/apps").get_json()["message"]
+
+    assert (a["since"], b["since"]) == (None, 5.5)
+    assert a["probe"] == {
+        "passed": False,
+        "seen": "502 Bad Gateway",
+        "asked_at": 7.25,
+        "seconds": 0.5,
+    }
+    assert b["probe"] is None
+
+
+def test_changes_are_the_newest_first_of_all_or_of_one_app(host: Host) -> None:
+    host.history.changed(Changed(1.5, "a", None, 0, "a-1 Up"))
+    host.history.changed(Changed(2.5, "b", 0, 13, "it died"))
+
+    assert host.get("/changes").get_json() == {
+        "code": 0,
+        "status": "ok",
+        "message": [
+            {"at": 2.5, "app_code": "b", "old": 0, "new": 13, "reason": "it died"},
+            {"at": 1.5, "app_code": "a", "old": None, "new": 0, "reason": "a-1 Up"},
+        ],
+    }
+    (only,) = host.get("/changes?app_code=a").get_json()["message"]
+    assert only["app_code"] == "a"
+    assert host.get("/changes?app_code=nobody").get_json()["message"] == []
+
+
+@pytest.mark.parametrize(
+    ("preference", "applied"),
+    [
+        ("wait=0", "wait=0"),
+        ("WAIT = 0", "wait=0"),
+        ('wait="0"; x=y', "wait=0"),
+        ("respond-async, wait=0", "wait=0"),
+        ("wait=0, wait=5", "wait=0"),
+        ("wait=-1", None),
+        ("wait=soon", None),
+        ("", None),
+    ],
+)
+def test_what_is_preferred_is_named(host: Host, preference: str, applied: str | None) -> None:
+    answer = host.get("/apps/health", headers={"Prefer": preference})
+
+    assert answer.headers.get("Preference-Applied") == applied
+
+
+def test_a_known_map_is_not_sent_again(host: Host) -> None:
+    etag = host.get("/apps/health").headers["ETag"]
+    for known in (etag, f"W/{etag}", f'"other", {etag}'):
+        answer = host.get("/apps/health", headers={"If-None-Match": known})
+        assert (answer.status_code, answer.data) == (304, b"")
+        assert answer.headers["ETag"] == etag
+    host.drains = Drains({"a": Mark(0, None, "")})
+
+    answer = host.get("/apps/health", headers={"If-None-Match": etag, "Prefer": "wait=30"})
+
+    assert answer.get_json()["message"] == {"a": 15, "b": 13}
+
+
+def test_the_longest_wait_is_named(host: Host) -> None:
+    answer = host.get("/apps/health", headers={"Prefer": "wait=999999999"})
+
+    assert answer.headers["Preference-Applied"] == "wait=30"
+
+
+def test_an_internal_error_shows_no_trace(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> None:
+        raise RuntimeError("secret")
+
+    host.board.report = broken  # type: ignore[assignment, method-assign]
+
+    answer = host.get("/apps")
+
+    assert answer.status_code == 500
+    assert answer.get_json() == {
+        "code": 21,
+        "status": "error",
+        "message": "internal error: see the service's log",
+    }
+    assert "secret" in caplog.text
