@@ -111,7 +111,9 @@ def literal(line: str) -> str:
 
 def escaped(plain: str) -> str:
     """Plain text in roff: ASCII, with every hyphen as it can be typed."""
-    written = plain.replace("\\", r"\e").replace("-", r"\-").replace("^", r"\(ha")
+    written = (
+        plain.replace("…", "...").replace("\\", r"\e").replace("-", r"\-").replace("^", r"\(ha")
+    )
     written = written.replace("~", r"\(ti").replace("`", r"\(ga").replace("'", r"\(aq")
     return re.sub(r"[^ -~]", lambda found: f"\\[u{ord(found.group()):04X}]", written)
 

@@ -19,7 +19,9 @@ VOLATILE = [
     (re.compile(r'"created":\d+'), '"created":N'),
     (re.compile(r"Up ((About )?(a|an|\d+) \w+|Less than a second)"), "Up TIME"),
     (re.compile(r"((About )?(a|an|\d+) \w+|Less than a second) ago"), "TIME ago"),
-    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"), "DATE"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d([+-]\d\d:\d\d)?"), "DATE"),
+    # A column is as wide as its widest row, which may be one that is not shown.
+    (re.compile(r" {2,}"), "  "),
 ]
 
 

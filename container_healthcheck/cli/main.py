@@ -1,4 +1,4 @@
-"""The command line: `container-healthcheck serve | check | list | drain | undrain | completion`.
+"""The command line of `container-healthcheck`: its commands, and what their flags are.
 
 What is called wrongly exits with 2, and with 3 (unknown) where a monitoring system may be asking.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from container_healthcheck import __version__
-from container_healthcheck import settings as config
-from container_healthcheck.cli import commands, completion, environment_file
+from container_healthcheck.cli import commands, completion, environment_file, flags
 from container_healthcheck.cli.commands import FAILED, complain
-from container_healthcheck.server.launch import flags_as_environment, serve
+from container_healthcheck.parsing import parse_seconds
+from container_healthcheck.server.launch import LaunchError, serve
 from container_healthcheck.settings import Settings, SettingsError
 
 WRONG_CALL = 2
@@ -57,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(parsed: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return complain(serve(parsed, environ), FAILED)
+    try:
+        serve({**environ, **flags.as_environment(parsed, environ)})
+    except LaunchError as error:
+        return complain(str(error), FAILED)
 
 
 def _with_settings(command: Callable[[argparse.Namespace, Settings], int]) -> Command:
@@ -79,13 +82,13 @@ def _service_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
         return environ
     try:
         given = dict(environment_file.read(Path(path)))
-        flags = _parser().parse_args(["serve", *shlex.split(given.pop("OPTS", ""))])
+        options = flags.parse(shlex.split(given.pop("OPTS", "")))
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError(f"{path}: OPTS: {error}") from error
     known = {**given, **environ}
-    return {**known, **flags_as_environment(flags, known), **environ}
+    return {**known, **flags.as_environment(options, known), **environ}
 
 
 def _duration(text: str) -> timedelta:
@@ -97,7 +100,7 @@ def _duration(text: str) -> timedelta:
 
 def _positive(text: str) -> float:
     try:
-        return config.parse_seconds(0.1, 3600)(text)
+        return parse_seconds(0.1, 3600)(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -122,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(subparsers)
     _add_check(subparsers)
     _add_list(subparsers)
+    _add_changes(subparsers)
     _add_drain(subparsers)
     _add_undrain(subparsers)
     _add_completion(subparsers)
@@ -142,21 +146,10 @@ def _add_serve(subparsers: Any) -> None:
         epilog=_example("container-healthcheck serve -port 4246 -ngx-port 8010"),
     )
     serve.set_defaults(run=_serve, wrong_call=WRONG_CALL)
-    for setting in config.documented_settings():
-        flag = setting.name.replace("_", "-")
-        default = config.shown(setting.metadata["default"])
-        _add_text_flag(serve, flag, f"{setting.metadata['meaning']} (default: {default})")
-    _add_text_flag(serve, "port", "port to listen on, at the address of --bind")
-    _add_text_flag(serve, "ngx-port", "probe each app at http://127.0.0.1:<port>/o/<app_code>/")
-    _add_text_flag(serve, "level", "the same as --log-level")
-    _add_text_flag(serve, "logpath", "the same as --log-dir")
+    flags.add_flags(serve)
     serve.add_argument(
         "-version", "--version", action="version", version=f"container-healthcheck {__version__}"
     )
-
-
-def _add_text_flag(parser: argparse.ArgumentParser, flag: str, meaning: str) -> None:
-    parser.add_argument(f"-{flag}", f"--{flag}", metavar="VALUE", help=meaning.replace("%", "%%"))
 
 
 def _add_check(subparsers: Any) -> None:
@@ -179,6 +172,17 @@ def _add_list(subparsers: Any) -> None:
     )
     overview.set_defaults(run=_with_settings(commands.list_apps), wrong_call=commands.UNKNOWN)
     _add_question(overview)
+
+
+def _add_changes(subparsers: Any) -> None:
+    changes = subparsers.add_parser(
+        "changes",
+        help="the latest changes of a verdict, newest first",
+        epilog=_example("container-healthcheck changes bk_iam"),
+    )
+    changes.set_defaults(run=_with_settings(commands.changes), wrong_call=WRONG_CALL)
+    changes.add_argument("app_code", nargs="?", help="of this app only")
+    _add_question(changes)
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
