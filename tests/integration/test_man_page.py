@@ -77,7 +77,7 @@ def test_nothing_of_markdown_is_left(page: str) -> None:
         ("`.a` b", ".PP\n\\fB.a\\fR b"),
         (".a", ".PP\n\\&.a"),
         ("'a\\b", ".PP\n\\(aqa\\eb"),
-        ("中…", ".PP\n\\[u4E2D]\\[u2026]"),
+        ("中…", ".PP\n\\[u4E2D]..."),
         ("see [the `b`](c.md) and [d](https://e)", ".PP\nsee the \\fBb\\fR and d <https://e>"),
         ("- a\n  b\n- c", ".IP \\(bu 2\na b\n.IP \\(bu 2\nc"),
         ("```\n.a\n\n# b\n```", ".PP\n.nf\n\\&.a\n\n# b\n.fi"),

@@ -41,12 +41,11 @@ def service() -> Iterator[RunningService]:
     With one worker: several may see a change a moment apart.
     """
     require_engine()
-    with PrivateEngine() as engine:
-        with RunningService(engine.url, workers=1) as service:
-            # The service is there first: so it knows since when they are what they are.
-            engine.run("bk_iam-1709878117")
-            engine.run("bk_monitorv3-1709878117", command="sh -c 'exit 1'")
-            yield service
+    with PrivateEngine() as engine, RunningService(engine.url, workers=1) as service:
+        # The service is there first: so it knows since when they are what they are.
+        engine.run("bk_iam-1709878117")
+        engine.run("bk_monitorv3-1709878117", command="sh -c 'exit 1'")
+        yield service
 
 
 def settle(service: RunningService) -> None:
