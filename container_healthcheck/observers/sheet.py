@@ -6,12 +6,12 @@ no news, and yet people and monitoring systems ask when it was and how long it t
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
 
 from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.observers.file_lock import FileBusyError, locked
 
 
 class Sheet:
@@ -21,23 +21,17 @@ class Sheet:
         self._file = file
 
     def write(self, probes: Mapping[str, LastProbe]) -> None:
-        """Puts these in place of all. Raises OSError when that cannot be done now."""
+        """Puts these in place of all. Raises FileBusyError, or OSError where there is no room."""
         text = json.dumps(probes, separators=(",", ":")).encode()
-        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
+        with locked(self._file):
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, text, 0)
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def read(self) -> dict[str, LastProbe]:
         """What was written last; nothing where that cannot be seen now."""
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
+            with locked(self._file, shared=True):
                 text = os.pread(self._file, os.fstat(self._file).st_size, 0)
-            finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
             return {code: LastProbe(*fields) for code, fields in json.loads(text or b"{}").items()}
-        except (OSError, ValueError):
+        except (FileBusyError, OSError, ValueError):
             return {}

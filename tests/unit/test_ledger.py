@@ -9,14 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import container_healthcheck.observers.ledger as ledger_module
 from container_healthcheck.model.probes import LastProbe
 from container_healthcheck.model.records import Found, Returned
-from container_healthcheck.observers.ledger import Ledger, LedgerBusyError
+from container_healthcheck.observers import file_lock
+from container_healthcheck.observers.file_lock import FileBusyError
+from container_healthcheck.observers.ledger import Ledger
 from container_healthcheck.observers.sheet import Sheet
 from sandbox.waiting import wait_for
 
@@ -103,11 +103,11 @@ time.sleep(600)
 def test_a_holder_that_hangs_is_not_waited_for_and_one_that_dies_lets_go(
     file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(file_lock, "PATIENCE", 0.1)
     command = [sys.executable, "-c", _HOLDER, str(file)]
     with subprocess.Popen(command, pass_fds=[file], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(LedgerBusyError), Ledger(file).locked():
+        with pytest.raises(FileBusyError), Ledger(file).locked():
             pass
         holder.send_signal(signal.SIGKILL)
 
@@ -150,7 +150,10 @@ def test_the_sheet_shows_what_was_written_last(file: int) -> None:
     assert Sheet(file).read() == {"b": probes["b"]}
 
 
-def test_a_sheet_that_cannot_be_read_shows_nothing(file: int, tmp_path: Path) -> None:
+def test_a_sheet_that_cannot_be_read_shows_nothing(
+    file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_lock, "PATIENCE", 0.1)
     os.pwrite(file, b"{", 0)
     assert Sheet(file).read() == {}
     os.ftruncate(file, 0)
@@ -158,7 +161,7 @@ def test_a_sheet_that_cannot_be_read_shows_nothing(file: int, tmp_path: Path) ->
     with subprocess.Popen(command, pass_fds=[file], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         assert Sheet(file).read() == {}
-        with pytest.raises(OSError):
+        with pytest.raises(FileBusyError):
             Sheet(file).write({})
         holder.kill()
     wait_for(lambda: _is_free(file), "the lock")
