@@ -51,9 +51,12 @@ else
 endif
 
 check: $(VENV)/dev ## lint, format and types
+	@tools/need luacheck=lua-check shellcheck=shellcheck
 	@$(IN_VENV) -m ruff check $(SOURCES)
 	@$(IN_VENV) -m ruff format --check $(SOURCES)
 	@$(IN_VENV) -m mypy
+	@luacheck -q packaging/openresty/lua
+	@grep -rlE '^#!/bin/(ba)?sh' .ci tools packaging | xargs shellcheck
 
 format: $(VENV)/dev ## rewrite the code in the project's format
 	@$(IN_VENV) -m ruff check --fix $(SOURCES)

@@ -19,6 +19,8 @@ from sandbox.gateway import AppoServer, Gateway
 from sandbox.network import Network
 from sandbox.nginx import MODULES
 from tests.conftest import give_up, require_engine
+from tests.gateway.asking import APP
+from tests.gateway.made_up import MadeUp, Verdicts
 
 _numbers = itertools.count(1)
 _NEEDED = {
@@ -109,3 +111,20 @@ def gateway(appos: list[AppoServer], app: str) -> Iterator[Gateway]:
         for server in appos:
             gateway.await_state(server.name, app, "up")
         yield gateway
+
+
+@pytest.fixture
+def verdicts() -> list[Verdicts]:
+    """What the services of the three servers say."""
+    return [Verdicts({APP: 0}) for _ in range(3)]
+
+
+@pytest.fixture
+def three(inside: None, verdicts: list[Verdicts]) -> Iterator[list[MadeUp]]:
+    """Three servers."""
+    with (
+        MadeUp("127.0.0.3", verdicts[0]) as first,
+        MadeUp("127.0.0.4", verdicts[1]) as second,
+        MadeUp("127.0.0.5", verdicts[2]) as third,
+    ):
+        yield [first, second, third]

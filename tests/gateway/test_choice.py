@@ -10,8 +10,6 @@ import os
 import re
 import signal
 import time
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,47 +17,10 @@ import pytest
 from sandbox.gateway import GATEWAY_PORT, WORKERS, Gateway
 from sandbox.running_service import ask
 from sandbox.waiting import wait_for
+from tests.gateway.asking import APP, ask_often, await_up, from_upstream, stand_in
 from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
 
-APP = "bk_iam"
 STATUS = "/container-healthcheck-gateway"
-
-
-@pytest.fixture
-def verdicts() -> list[Verdicts]:
-    """What the services of the three servers say."""
-    return [Verdicts({APP: 0}) for _ in range(3)]
-
-
-@pytest.fixture
-def three(inside: None, verdicts: list[Verdicts]) -> Iterator[list[MadeUp]]:
-    """Three servers."""
-    with (
-        MadeUp("127.0.0.3", verdicts[0]) as first,
-        MadeUp("127.0.0.4", verdicts[1]) as second,
-        MadeUp("127.0.0.5", verdicts[2]) as third,
-    ):
-        yield [first, second, third]
-
-
-def ask_often(gateway: Gateway, times: int = 40, method: str = "GET") -> Counter[str]:
-    """How many answers came from each address; failures count as their status."""
-    answers = [gateway.get(f"/o/{APP}/", method=method) for _ in range(times)]
-    return Counter(
-        answer.body.decode() if answer.status == 200 else str(answer.status) for answer in answers
-    )
-
-
-def await_up(gateway: Gateway, *servers: MadeUp) -> None:
-    """Waits until the gateway knows that the app is up on them."""
-
-    def is_up(server: MadeUp) -> bool:
-        # Asked each time: just after a reload an old worker may still answer.
-        gateway.get(f"/o/{APP}/")
-        return gateway.state(server.name, APP) == "up"
-
-    for server in servers:
-        wait_for(lambda: is_up(server), f"{server.name} to be up")  # noqa: B023
 
 
 def test_the_module_runs_on_either_side_of_openresty_1_15_8_3(
@@ -284,31 +245,19 @@ def test_apps_balancer_works_alone(three: list[MadeUp], verdicts: list[Verdicts]
         assert set(ask_often(gateway, 5, "POST")) == {second.address}
 
 
-# Debian has no ngx.upstream, which OpenResty bundles: this stands in for it, with the same shapes.
-STAND_IN = """
-    init_by_lua_block {
-        package.loaded["ngx.upstream"] = { get_servers = function(name)
-            if name ~= "bk_iam" then
-                return nil, "upstream not found"
-            end
-            return {
-                { addr = { "127.0.0.3:8010", "127.0.0.4:8010" }, name = "appo", weight = 2 },
-                { addr = "127.0.0.5:8010", weight = 1, backup = true },
-                { addr = "127.0.0.6:8010", weight = 9, down = true },
-            }
-        end }
-    }"""
-
-
-def _from_upstream(text: str) -> str:
-    return re.sub(r"set \$appo_servers .*", "", text)
+APP_UPSTREAM = {
+    APP: """
+    { addr = { "127.0.0.3:8010", "127.0.0.4:8010" }, name = "appo", weight = 2 },
+    { addr = "127.0.0.5:8010", name = "127.0.0.5:8010", weight = 1, backup = true },
+    { addr = "127.0.0.6:8010", name = "127.0.0.6:8010", weight = 9, down = true },"""
+}
 
 
 def test_servers_of_an_upstream(three: list[MadeUp], verdicts: list[Verdicts]) -> None:
     """Names with several addresses count each; backups come after; what is down gets nothing."""
     first, second, backup = three
     servers = [each.name for each in three]
-    with Gateway(servers, include=STAND_IN, edit=_from_upstream) as gateway:
+    with Gateway(servers, include=stand_in(APP_UPSTREAM), edit=from_upstream) as gateway:
         await_up(gateway, *three)
         counted = ask_often(gateway)
         assert set(counted) == {first.address, second.address}

@@ -63,14 +63,14 @@ local function nothing() end
 -- What stands in for this module when it cannot be loaded: one line in the log, and the stock way.
 local function stand_in(err)
     local dict = ngx.shared.container_healthcheck
-    local text = "requests go the stock way: " .. tostring(err)
+    local text = "requests go the stock way: " .. tostring(err):match("[^\n]*")
     if not dict or dict:safe_add("first:" .. text, true, SAID_ONCE_IN) ~= false then
         ngx.log(ngx.ERR, "container-healthcheck: ", text)
     end
     return {
         start = nothing,
         rewrite = go_stock_way,
-        balance = function() return ngx.exit(502) end,
+        balance = function() return ngx.exit(ngx.ERROR) end,
         note = nothing,
         status = function()
             ngx.status = 500
@@ -125,15 +125,19 @@ local function first_server(list)
     return server
 end
 
+-- Where a request for an app goes; nil for what is no app, but the name of our upstream.
 local function target(app, given)
     if not own_upstream then
         find_upstream()
+    end
+    if app == own_upstream then
+        return nil
     end
     if not store.is_there then
         log.complain("dict", "lua_shared_dict container_healthcheck is missing: requests go the stock way")
         return app
     end
-    local list = app ~= own_upstream and list_of(app, given)
+    local list = list_of(app, given)
     if not list then
         return app
     elseif own_upstream == "" or not can_balance then
@@ -150,6 +154,8 @@ function _M.rewrite()
     if not ok then
         complain_about("rewrite", chosen)
         chosen = app
+    elseif not chosen then
+        return ngx.exit(502)
     end
     var.target_up = chosen
 end
@@ -188,17 +194,15 @@ end
 local function list_of_request()
     local var = ngx.var
     local app = var.app
-    return app and app ~= own_upstream and list_of(app, var.appo_servers) or nil, app
+    return app and list_of(app, var.appo_servers)
 end
 
 -- balancer_by_lua: the server that a request is sent to, the first or another one.
 function _M.balance()
-    local list, app = list_of_request()
+    local list = list_of_request()
     if not list then
-        if app ~= own_upstream then
-            log.complain("balance", "the upstream is used by a location without apps_balancer.lua")
-        end
-        return ngx.exit(502)
+        log.complain("balance", "the upstream is used by a location without apps_balancer.lua")
+        return ngx.exit(ngx.ERROR)
     end
     local ok, server = pcall(next_server, list)
     if not ok then

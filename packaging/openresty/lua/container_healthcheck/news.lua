@@ -96,7 +96,7 @@ local function is_news(before, old)
 end
 
 -- Writes what changed, and everything from time to time. True when all of it found room.
-local function write_codes(address, watch, codes, before, is_back)
+local function write_codes(address, watch, codes, before)
     local renew = not watch.written or is_over(watch.written, RENEW)
     if codes == watch.codes and not renew then
         return not watch.partial
@@ -107,8 +107,6 @@ local function write_codes(address, watch, codes, before, is_back)
         local old = store.code(address, app)
         if is_news(before, old) then
             note_change(address, watch, app, old, code)
-        elseif is_back and code == 0 then
-            store.keep_risen(address, app)
         end
         changed = changed or old ~= code
         if (old ~= code or renew) and not store.keep_code(address, app, code) then
@@ -122,6 +120,15 @@ local function write_codes(address, watch, codes, before, is_back)
     return complete
 end
 
+-- A server that was silent has come back with all its apps; at the gateway's own start none has.
+local function note_return(address, codes)
+    for app, code in pairs(codes) do
+        if code == 0 then
+            store.keep_risen(address, app)
+        end
+    end
+end
+
 local function set_state(address, state)
     local is_new = store.state(address) ~= state
     local has_room = store.keep_state(address, state)
@@ -133,11 +140,12 @@ end
 
 local function keep_codes(address, watch, codes, cut)
     local before = store.state(address)
-    -- A server that was silent has come back with all its apps; at the gateway's own start none has.
-    local is_back = before == nil and store.heard(address) ~= nil
+    if before == nil and store.heard(address) then
+        note_return(address, codes)
+    end
     -- Before the verdicts, which may leave it no room.
     local has_room = before ~= nil or store.keep_state(address, store.partial)
-    local complete = write_codes(address, watch, codes, before, is_back) and has_room
+    local complete = write_codes(address, watch, codes, before) and has_room
     watch.codes, watch.cut, watch.partial = codes, cut, cut or not complete
     set_state(address, watch.partial and store.partial or store.complete)
     if before == nil and has_room then
