@@ -18,6 +18,7 @@ PACKAGER := rpmbuild=rpm patchelf=patchelf strip=binutils xz=xz-utils /usr/bin/p
 PACKAGED := $(PACKAGER) rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
 	systemd-analyze=systemd
 TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
+LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions bad_input)
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
 .DEFAULT_GOAL := help
@@ -46,8 +47,9 @@ else
 	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration
 	@echo "The gateway, and the package"
 	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging
-	@echo "The gateway on an nginx older than OpenResty 1.15.8.3"
-	@$(IN_VENV) -m pytest -q --older-nginx $(patsubst %,tests/gateway/test_%.py,choice bad_input disturbances)
+	@echo "The gateway on an nginx older than OpenResty 1.15.8.3, and on the newest"
+	@$(IN_VENV) -m pytest -q -n 2 --older-nginx $(LUA_TESTS) tests/gateway/test_disturbances.py
+	@$(IN_VENV) -m pytest -q -n 2 --nginx-of trixie $(LUA_TESTS)
 endif
 
 check: $(VENV)/dev ## lint, format and types

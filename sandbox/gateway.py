@@ -304,6 +304,7 @@ class Gateway:
     proxy_connect_timeout 3;
     upstream stock {{ {stock} }}
     {installed("http.conf")}
+    {self._libraries()}
     {self._include}
     server {{
         listen 127.0.0.1:{GATEWAY_PORT};
@@ -321,6 +322,10 @@ class Gateway:
         }}
     }}"""
         return self._edit(text)
+
+    def _libraries(self) -> str:
+        folder = self.build.lua_libraries
+        return f'lua_package_cpath "{folder}/?.so;;";' if folder else ""
 
     def reload(self, servers: Sequence[str] | None = None) -> None:
         """Reloads, with other servers when given."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-import sandbox.debian_11
+from sandbox import debian_release
 from sandbox.gateway import GATEWAY_PORT, PACKAGING, SERVICE_PORT, AppoServer, traffic
 from sandbox.kept import kept
 from sandbox.nginx import Nginx
@@ -126,7 +126,7 @@ class Consul:
             "retry_interval": "1s",
         }
         (folder / "conf" / "agent.json").write_text(json.dumps(agent))
-        program = str(sandbox.debian_11.consul())
+        program = str(debian_release.consul())
         checked = subprocess.run([program, "validate", folder / "conf"], capture_output=True)
         assert checked.returncode == 0, checked.stdout
         mode = ["-dev"] if self.address == leader else []
@@ -145,8 +145,12 @@ class Consul:
 
 
 @pytest.fixture
-def consul(debian_11: None, appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[Consul]:
+def consul(appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[Consul]:
     """Consul on both APPO servers; the agent on the first."""
+    try:
+        debian_release.consul()
+    except debian_release.DebianError as error:
+        give_up(str(error))
     agents: list[Consul] = []
     try:
         for server in appos:
