@@ -68,9 +68,10 @@ bench: $(VENV)/dev ## measure speed, memory and load; prints a table
 	@tools/need $(TESTED) wrk=wrk
 	@$(IN_VENV) -m benchmarks
 
-rpm: $(VENV)/runtime ## dist/container-healthcheck-….rpm, on Debian
+rpm: $(VENV)/runtime ## the service's and the gateway's packages in dist/, on Debian
 	@tools/need $(PACKAGER)
 	@packaging/rpm/build dist $(VENV)/bin/pip
+	@packaging/rpm/build-gateway dist
 
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.10 --upgrade
 lock: $(VENV)/dev ## renew the pinned versions in requirements/

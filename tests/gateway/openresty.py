@@ -23,8 +23,12 @@ _SYSTEMCTL = f"""#!/bin/sh
 [ "$*" = "restart consul-template" ] || exit 1
 cp {TEMPLATE} {_RENDERED} && exec {PREFIX}/sbin/nginx -s reload
 """
-_CONFIGURATION = f"""load_module {MODULES}/ndk_http_module.so;
-load_module {MODULES}/ngx_http_lua_module.so;
+
+
+def configuration(modules: Path = MODULES) -> str:
+    """The nginx.conf of a gateway whose nginx has its modules there."""
+    return f"""load_module {modules}/ndk_http_module.so;
+load_module {modules}/ngx_http_lua_module.so;
 user root;
 worker_processes 2;
 pid logs/nginx.pid;
@@ -36,6 +40,8 @@ http {{
     include conf.d/*.conf;
 }}
 """
+
+
 # BlueKing's own, as far as it matters. Debian has no ngx.upstream: hence `$appo_servers`.
 _SITE = """upstream bk_iam {
     server 127.0.0.1:8010 max_fails=1 fail_timeout=30s;
@@ -104,7 +110,7 @@ class OpenResty:
         shutil.copytree(PACKAGING / "openresty", self.path("/root/openresty"))
         for folder in ("conf/conf.d", "logs"):
             self.path(f"{PREFIX}/{folder}").mkdir(parents=True)
-        self._write(f"{PREFIX}/conf/nginx.conf", _CONFIGURATION.encode())
+        self._write(f"{PREFIX}/conf/nginx.conf", configuration().encode())
         self._write(TEMPLATE, _SITE.encode())
         self._write(_RENDERED, _SITE.encode())
         self._write(f"{PREFIX}/sbin/nginx", _NGINX.encode(), mode=0o755)

@@ -276,16 +276,6 @@ def test_without_the_dictionary_requests_go_the_stock_way(good: MadeUp) -> None:
         assert gateway.get("/container-healthcheck-gateway").json["shared_dictionary"] is False
 
 
-def test_without_the_module_requests_go_the_stock_way(good: MadeUp) -> None:
-    def misplaced(text: str) -> str:
-        return text.replace("lua_package_path ", "#lua_package_path ")
-
-    with Gateway([good.name], include=UPSTREAM, edit=misplaced) as gateway:
-        for _ in range(20):
-            assert gateway.get("/o/bk_iam/").status == 200
-        assert 1 <= sum("stock way" in line for line in gateway.changes()) <= 2
-
-
 def test_without_the_balancers_entry_requests_go_to_the_chosen_server(good: MadeUp) -> None:
     with MadeUp(BAD, Verdicts({"bk_iam": 13})) as bad:
         gateway = Gateway([bad.name, good.name])
