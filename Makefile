@@ -16,7 +16,7 @@ GATEWAY := nginx=nginx-core haproxy=haproxy \
 	/usr/share/doc/lua-cjson/copyright=lua-cjson go=golang-go jq=jq
 PACKAGER := rpmbuild=rpm patchelf=patchelf strip=binutils xz=xz-utils /usr/bin/python3=python3
 PACKAGED := $(PACKAGER) rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
-	systemd-analyze=systemd
+	systemd-analyze=systemd groff=groff-base
 TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
 LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions bad_input)
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py

@@ -1,93 +1,117 @@
-"""The journal: one log line for each change of a verdict or of the engine's state."""
+"""The journal: one log line for each change of a verdict or of the engine's state.
+
+One worker of all keeps it. What it compares with is the history that all workers share, so nothing
+is lost or told twice when another takes over, or when the service starts anew.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 
-from container_healthcheck.board import Report
+from container_healthcheck.model.history import History
+from container_healthcheck.model.records import Changed, Found, Record
+from container_healthcheck.model.report import Report
 from container_healthcheck.model.verdict import Code, Fault, Verdict
 
 log = logging.getLogger(__name__)
 
+_Line = tuple[int, str]
+_CALM = (Code.HEALTHY, Code.DRAINED)
+
 
 class Journal:
-    """Compares each report with the one before and logs what changed.
+    """Compares reports with the history. `clock` tells the time in seconds since the epoch."""
 
-    `is_lead` says whether this worker is the one that writes: all workers see the same, and one
-    line is enough.
-    """
-
-    def __init__(self, is_lead: Callable[[], bool] = lambda: True) -> None:
-        self._is_lead = is_lead
-        self._verdicts: Mapping[str, Verdict] | None = None
+    def __init__(self, history: History, clock: Callable[[], float] = time.time) -> None:
+        self._history = history
+        self._clock = clock
         self._trouble: Fault | None = None
+        self._lines: list[_Line] = []
 
-    def note(self, report: Report) -> None:
-        """Takes the newest report."""
-        if report.picture.confirmed_at is None and report.picture.fault is None:
-            return
-        lines = [*self._engine_lines(report), *self._verdict_lines(report)]
-        if lines and self._is_lead():
-            for level, text in lines:
-                log.log(level, "%s", text)
+    def write(self) -> None:
+        """Logs what was worth a line since the last call."""
+        lines, self._lines = self._lines, []
+        for level, text in lines:
+            log.log(level, "%s", text)
 
-    def _engine_lines(self, report: Report) -> list[tuple[int, str]]:
-        trouble, known = report.picture.fault, self._trouble
+    def note_engine(self, report: Report, *, silently: bool) -> None:
+        """Compares the trouble with the engine with that of the report before."""
+        trouble, known = report.snapshot.fault, self._trouble
         self._trouble = trouble
+        if silently or (known and known.code) == (trouble and trouble.code):
+            return
         if trouble is None:
-            return [(logging.INFO, "Docker answers again")] if known is not None else []
-        if known is not None and known.code is trouble.code:
-            return []
-        return [(logging.WARNING, trouble.text)]
+            self._lines.append((logging.INFO, "Docker answers again"))
+        else:
+            self._lines.append((logging.WARNING, trouble.text))
 
-    def _verdict_lines(self, report: Report) -> list[tuple[int, str]]:
-        old, new = self._verdicts, report.verdicts
-        if report.picture.confirmed_at is None:
+    def news(self, report: Report, judged: Iterable[str]) -> Sequence[Record]:
+        """What is new about these apps, to be told to all workers."""
+        if report.snapshot.confirmed_at is None:
             return []
-        self._verdicts = new
-        if old is None:
-            return _first_lines(new)
-        gone = {app_code: report.verdict(app_code) for app_code in old.keys() - new.keys()}
-        changes = [
-            (old.get(app_code), verdict)
-            for app_code, verdict in sorted({**new, **gone}.items())
-            if app_code not in old or old[app_code].code is not verdict.code
+        known = self._history.known
+        if not self._history.has_begun:
+            judged = {*report.verdicts, *known}
+        now = self._clock()
+        changes: list[Changed] = []
+        for app_code in sorted(judged):
+            old = known[app_code].code if app_code in known else None
+            verdict = report.verdict(app_code)
+            listed = report.is_listed(app_code)
+            if old != verdict.code and (listed or old is not None):
+                changes.append(Changed(now, app_code, old, verdict.code, _why(verdict)))
+        if self._history.has_begun:
+            self._lines += _together(changes, len(report.verdicts)) or map(_line, changes)
+            return changes
+        self._lines += _first_lines(report, changes)
+        return [
+            *(change for change in changes if change.old is not None),
+            Found({each.app_code: each.new for each in changes if each.old is None}),
         ]
-        together = _together(changes, len(new))
-        return [together] if together else [_line(*change) for change in changes]
 
 
-def _first_lines(verdicts: Mapping[str, Verdict]) -> list[tuple[int, str]]:
+def _first_lines(report: Report, changes: Iterable[Changed]) -> Iterable[_Line]:
+    verdicts = report.verdicts
     healthy = Counter(verdict.is_healthy for verdict in verdicts.values())[True]
-    lines = [(logging.INFO, f"watching {len(verdicts)} apps, {healthy} of them healthy")]
-    return lines + [_line(None, each) for each in verdicts.values() if not each.is_healthy]
+    yield logging.INFO, f"watching {len(verdicts)} apps, {healthy} of them healthy"
+    told = {change.app_code: change for change in changes}
+    for app_code in sorted({*verdicts, *told}):
+        verdict, change = report.verdict(app_code), told.get(app_code)
+        if change is not None and not (change.old is None and verdict.is_healthy):
+            yield _line(change)
+        elif change is None and not verdict.is_healthy:
+            text = f"{app_code}: still {int(verdict.code)}: {_why(verdict)}"
+            yield _level(verdict.code), text
 
 
-def _together(changes: list[tuple[Verdict | None, Verdict]], apps: int) -> tuple[int, str] | None:
+def _together(changes: Sequence[Changed], apps: int) -> list[_Line]:
     """One line for a change that befell all apps alike, as a drain of the host does."""
-    news = {(verdict.code, verdict.reason) for _, verdict in changes}
+    news = {(change.new, "" if change.new == Code.HEALTHY else change.reason) for change in changes}
     if len(changes) != apps or apps < 2 or len(news) != 1:
-        return None
-    olds = {_code(old) for old, _ in changes}
+        return []
+    olds = {_code(change.old) for change in changes}
+    new, why = news.pop()
     old = olds.pop() if len(olds) == 1 else "various"
-    new = changes[0][1]
-    why = f": {new.reason}" if new.reason else ""
-    return _level(new), f"all {apps} apps: {old} -> {int(new.code)}{why}"
+    return [(_level(new), f"all {apps} apps: {old} -> {int(new)}{why and f': {why}'}")]
 
 
-def _line(old: Verdict | None, new: Verdict) -> tuple[int, str]:
-    if new.container is not None:
-        why = f"{new.container.name} {new.container.status}"
-    else:
-        why = new.reason
-    return _level(new), f"{new.app_code}: {_code(old)} -> {int(new.code)}: {why}"
+def _line(change: Changed) -> _Line:
+    text = f"{change.app_code}: {_code(change.old)} -> {int(change.new)}: {change.reason}"
+    return _level(change.new), text
 
 
-def _level(verdict: Verdict) -> int:
-    return logging.INFO if verdict.code in (Code.HEALTHY, Code.DRAINED) else logging.WARNING
+def _why(verdict: Verdict) -> str:
+    if verdict.container is not None:
+        return f"{verdict.container.name} {verdict.container.status}"
+    return verdict.reason
 
 
-def _code(verdict: Verdict | None) -> str:
-    return "new" if verdict is None else str(int(verdict.code))
+def _level(code: int) -> int:
+    return logging.INFO if code in _CALM else logging.WARNING
+
+
+def _code(code: int | None) -> str:
+    return "new" if code is None else str(int(code))

@@ -1,84 +1,312 @@
-"""The service of one worker process: the observers and the board, wired together."""
+"""The monitor of one worker process: wires what is seen to what is answered.
+
+In production its threads are greenlets of one worker (gevent patches the standard library): the
+watcher's and its stream's, the prober's, one for each probe under way, and the loop in here. They
+change places only where they wait, for a socket, a lock or the clock. The tests run them as
+threads, so nothing rests on that.
+
+Locks are taken in this order: the monitor's, then the ledger's (between processes), the board's or
+the prober's. Checks take none of them, but for the board's when a report has to be made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from container_healthcheck.board import Board
 from container_healthcheck.journal import Journal
-from container_healthcheck.model.snapshot import Picture
+from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.records import Probed, Record, Returned
+from container_healthcheck.model.returns import Return, Returns
+from container_healthcheck.model.serving import UNASKED, Serving
+from container_healthcheck.model.snapshot import Snapshot
+from container_healthcheck.observers.archive import Archive
 from container_healthcheck.observers.drain_folder import DrainFolder
 from container_healthcheck.observers.engine import Bounded, Engine
+from container_healthcheck.observers.ledger import Ledger, LedgerBusyError
 from container_healthcheck.observers.probe import probe
-from container_healthcheck.observers.prober import Prober
-from container_healthcheck.observers.watcher import Source, Watcher
+from container_healthcheck.observers.prober import Prober, Spawn, in_thread
+from container_healthcheck.observers.replica import Replica, since_boot
+from container_healthcheck.observers.sheet import Sheet
+from container_healthcheck.observers.watcher import Watcher
 from container_healthcheck.settings import Settings
+
+log = logging.getLogger(__name__)
 
 # Gunicorn ends a worker that is not up after 30 s. In seconds.
 LONGEST_START = 10.0
+# How often others' records, marks and the snapshot's age are looked at, in seconds: while somebody
+# waits for a change, and otherwise. Waking up is what an idle worker's time goes into.
+LOOK_PAUSE, IDLE_PAUSE = 0.05, 0.1
+# How often the latest probes are shown to the other workers, in seconds.
+SHEET_PAUSE = 1.0
+# An app that has come back is asked this often until it answers, in seconds.
+RETURNING_INTERVAL = 1.0
+# How many intervals what a probe saw counts for a successor of this service.
+VALID_INTERVALS = 3
 
 
-class Service:
-    """Watches and probes in the background, and answers from memory.
+class Shared(NamedTuple):
+    """What the workers of one master share: descriptors of two files, and who leads."""
 
-    `bounded` limits the time of a whole question to the engine; `connect` makes an engine client
-    for so many seconds a question.
+    ledger: int
+    sheet: int
+    is_lead: Callable[[], bool]
+
+
+class Monitor:
+    """Watches and probes in the background; the board answers from memory.
+
+    `bounded` limits the time of a whole question to the engine, `spawn` runs a probe beside the
+    others.
     """
 
     def __init__(
         self,
         settings: Settings,
+        shared: Shared,
         *,
-        is_lead: Callable[[], bool] = lambda: True,
         bounded: Bounded | None = None,
-        connect: Callable[[float], Source] | None = None,
+        spawn: Spawn = in_thread,
     ) -> None:
         self._settings = settings
-        self._prober: Prober | None = None
-        if settings.probe_url:
-            self._prober = Prober(
-                self._probe,
-                interval=settings.probe_interval,
-                fall=settings.probe_fall,
-                on_change=lambda failing: self.board.show_failing(failing),
-            )
-        self._watcher = Watcher(
-            connect or (lambda timeout: Engine(settings, timeout=timeout, bounded=bounded)),
-            self._take_picture,
-            pattern=settings.name_pattern,
-            docker_timeout=settings.docker_timeout,
-            resync_interval=settings.resync_interval,
+        self._is_lead = shared.is_lead
+        self._sheet = Sheet(shared.sheet)
+        self._replica = Replica(
+            Ledger(shared.ledger),
+            Serving(fall=settings.probe_fall, rise=settings.probe_rise),
+            {
+                kind: Archive(settings.state_dir, kind, str(settings.bind))
+                for kind in ("serving", "history")
+            },
+            valid_for=VALID_INTERVALS * settings.probe_interval,
+            is_probed=self._is_probed,
         )
         self.board = Board(
             DrainFolder(settings.state_dir).current,
             stale_after=settings.stale_after,
-            on_report=Journal(is_lead).note,
+            history=self._replica.history,
+            last_probes=self._sheet.read,
         )
+        self._journal = Journal(self._replica.history)
+        self._prober = Prober(self._ask, interval=settings.probe_interval, spawn=spawn)
+        self._watcher = Watcher(
+            lambda timeout: Engine(settings, timeout=timeout, bounded=bounded),
+            self.on_snapshot,
+            pattern=settings.name_pattern,
+            docker_timeout=settings.docker_timeout,
+            resync_interval=settings.resync_interval,
+        )
+        self._returns = Returns()
+        # Returns that could not be told yet: their apps are held back here meanwhile.
+        self._untold: dict[str, Return] = {}
+        self._snapshot = Snapshot()
+        # Apps that the journal has not looked at since they were judged.
+        self._unwritten: set[str] = set()
+        self._last_probes: dict[str, LastProbe] = {}
+        self._probes_are_new = False
+        self._sheet_due = 0.0
+        self._leads = False
+        self._is_cut_off = False
+        self._stopping = False
+        self._lock = threading.RLock()
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     def start(self) -> None:
-        """Begins to observe, and waits (not long) for the first picture.
+        """Begins to observe, and waits (not long) for the first snapshot.
 
-        So a worker that has just started does not refuse apps that are healthy.
+        So a worker that has just started does not refuse apps that are healthy, and does not call
+        healthy what others know to be failing.
         """
-        self.board.start()
-        if self._prober is not None:
-            self._prober.start()
+        self.open()
+        self._prober.start()
         self._watcher.start()
         self._watcher.wait_tried(min(2 * self._settings.docker_timeout, LONGEST_START))
+        self._thread.start()
+
+    @property
+    def number(self) -> int:
+        """How many records this worker has read."""
+        return self._replica.number
+
+    def open(self) -> None:
+        """Learns what other workers know, or what a service before this one has kept."""
+        with self._lock:
+            self._guarded(self._replica.open)
+            self._publish(frozenset(self._replica.serving.failing))
 
     def stop(self) -> None:
         """Ends the observers and all waiting clients. Returns at once."""
+        self._stopping = True
         self._watcher.stop()
-        if self._prober is not None:
-            self._prober.stop()
-        self.board.stop()
+        self._prober.stop()
+        self.board.close()
 
-    def _take_picture(self, picture: Picture, started: frozenset[str]) -> None:
-        # The prober first: an app that has come back must not be healthy for a moment.
-        if self._prober is not None:
-            self._prober.observe(picture, started)
-        self.board.show_picture(picture)
+    def on_snapshot(
+        self, snapshot: Snapshot, touched: frozenset[str], started: Mapping[str, str]
+    ) -> None:
+        """Takes the watcher's newest snapshot, in which the `touched` apps are new.
 
-    def _probe(self, app_code: str) -> str | None:
+        An app that has come back is held back before it can be answered from this snapshot.
+        """
+        with self._lock:
+            self._snapshot = snapshot
+            returns = self._returns.observe(snapshot, touched, started, self._replica.number)
+            for app_code in touched:
+                self._aim(app_code)
+            self._untold.update(
+                {each.app_code: each for each in returns if self._is_probed(each.app_code)}
+            )
+            self._publish(touched | self._tell_returns())
+            self._look_after()
+        self._journal.write()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            time.sleep(LOOK_PAUSE if self.board.waiting_clients else IDLE_PAUSE)
+            try:
+                self.look()
+            except Exception:
+                log.exception("the monitor stumbled; it goes on")
+
+    def look(self) -> None:
+        """Takes what the other workers have told, and what nobody tells: marks, and age."""
+        with self._lock:
+            self._publish_if(self._guarded(self._replica.read) | self._tell_returns())
+            self._look_after()
+        self._journal.write()
+
+    def _look_after(self) -> None:
+        """What follows from a new report, whoever made it."""
+        self._unwritten |= self.board.look()
+        report = self.board.report()
+        leads = self._is_lead()
+        self._journal.note_engine(report, silently=not leads)
+        if not leads:
+            # Whoever comes to lead compares all apps.
+            self._unwritten.clear()
+            return
+        if not self._leads:
+            self._begin_to_lead()
+        self._publish_if(self._guarded(self._write_down) | self._guarded(self._replica.keep))
+        self._show_probes()
+
+    def _begin_to_lead(self) -> None:
+        self._leads = True
+        self._unwritten |= {*self.board.report().verdicts, *self._replica.history.known}
+        self._last_probes = {
+            app_code: each
+            for app_code, each in self._sheet.read().items()
+            if app_code in self._returns.live
+        }
+        if self._settings.probe_url:
+            self._prober.lead()
+            self._ask_soon(self._replica.serving.failing)
+
+    def _write_down(self) -> frozenset[str]:
+        if not self._unwritten and self._replica.history.has_begun:
+            return frozenset()
+        report = self.board.report()
+        touched = self._replica.tell(lambda: self._journal.news(report, self._unwritten))
+        self._unwritten.clear()
+        return touched
+
+    def _show_probes(self) -> None:
+        now = time.monotonic()
+        if self._probes_are_new and now >= self._sheet_due:
+            self._sheet_due = now + SHEET_PAUSE
+            self._probes_are_new = False
+            self._sheet.write(self._last_probes)
+
+    def _aim(self, app_code: str) -> None:
+        is_live = app_code in self._returns.live and self._is_probed(app_code)
+        self._prober.aim(app_code, is_live=is_live)
+        if not is_live and app_code in self._last_probes:
+            del self._last_probes[app_code]
+            self._probes_are_new = True
+
+    def _is_probed(self, app_code: str) -> bool:
+        return self._settings.probe_target(app_code) is not None
+
+    def _tell_returns(self) -> frozenset[str]:
+        if not self._untold:
+            return frozenset()
+        return self._guarded(self._tell_untold) | self._untold.keys()
+
+    def _tell_untold(self) -> frozenset[str]:
+        touched = self._replica.tell(self._untold_news)
+        touched |= self._untold.keys()
+        self._untold = {}
+        return touched
+
+    def _untold_news(self) -> Iterable[Record]:
+        # Made under the ledger's lock, when all that others have told is read.
+        for each in self._untold.values():
+            if self._returns.is_news(each, self._replica.serving):
+                yield Returned(each.app_code, each.cause, since_boot())
+
+    def _ask(self, app_code: str) -> None:
         url = self._settings.probe_target(app_code)
-        return None if url is None else probe(url, self._settings.probe_timeout)
+        if url is None:
+            return
+        after, at = self._replica.number, since_boot()
+        asked_at, began = time.time(), time.monotonic()
+        try:
+            seen = probe(url, self._settings.probe_timeout)
+        except Exception as error:
+            log.exception("the probe of %s stumbled", app_code)
+            seen = f"internal error: {error!r}"
+        last = LastProbe(seen, round(asked_at, 3), round(time.monotonic() - began, 6))
+        with self._lock:
+            if app_code in self._returns.live:
+                self._last_probes[app_code], self._probes_are_new = last, True
+        self.take_probe(Probed(app_code, seen, after, at))
+
+    def take_probe(self, record: Probed) -> None:
+        """Takes what a probe saw. What it saw of an app that has died meanwhile is no news."""
+        serving = self._replica.serving
+        with self._lock:
+            if record.app_code not in self._returns.live:
+                return
+            if serving.would_change(record):
+                self._publish_if(self._guarded(lambda: self._replica.tell(lambda: [record])))
+                self._look_after()
+            elif serving.app(record.app_code).awaited:
+                # It came back while it was being asked.
+                self._prober.ask_soon(record.app_code)
+        self._journal.write()
+
+    def _ask_soon(self, app_codes: Iterable[str]) -> None:
+        """Asks those of these apps that are awaited, for the first time or once more."""
+        for app_code in app_codes:
+            app = self._replica.serving.app(app_code)
+            if app.awaited and app_code in self._returns.live:
+                again = min(RETURNING_INTERVAL, self._settings.probe_interval)
+                self._prober.ask_soon(app_code, 0 if app.seen == UNASKED else again)
+
+    def _publish_if(self, touched: frozenset[str]) -> None:
+        if touched:
+            self._publish(touched)
+
+    def _publish(self, touched: frozenset[str]) -> None:
+        failing = self._replica.serving.failing
+        if self._untold:
+            failing = {**failing, **dict.fromkeys(self._untold, UNASKED)}
+        self._unwritten |= self.board.publish(self._snapshot, failing, touched)
+        self._ask_soon(touched)
+
+    def _guarded(self, act: Callable[[], frozenset[str] | None]) -> frozenset[str]:
+        """Does it, unless the ledger does not let us: then it is tried again at the next look."""
+        try:
+            touched = act()
+        except (LedgerBusyError, OSError) as error:
+            if not self._is_cut_off:
+                log.warning("the workers cannot tell each other what they see: %r", error)
+            self._is_cut_off = True
+            return frozenset()
+        self._is_cut_off = False
+        return touched or frozenset()

@@ -8,164 +8,39 @@ line turns its flags into the same variables. The engine's own address comes fro
 from __future__ import annotations
 
 import difflib
-import ipaddress
-import math
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from container_healthcheck.model.names import PLACEHOLDER, NamePattern, is_app_code
+from container_healthcheck.model.names import PLACEHOLDER, NamePattern
+from container_healthcheck.parsing import (
+    NOT_PROBED,
+    Bind,
+    Parser,
+    T,
+    parse_bind,
+    parse_engine_url,
+    parse_folder,
+    parse_level,
+    parse_optional_folder,
+    parse_prefix,
+    parse_probe_paths,
+    parse_probe_url,
+    parse_seconds,
+    parse_whole,
+)
 
 ENVIRONMENT_PREFIX = "CONTAINER_HEALTHCHECK_"
-NOT_PROBED = "-"
 LOG_FILE = "container-healthcheck.log"
 ACCESS_LOG_FILE = "access.log"
-
-T = TypeVar("T")
-Parser = Callable[[str], T]
-
-_LEVELS = {"warn": "warning"} | {
-    level: level for level in ("debug", "info", "warning", "error", "critical")
-}
-_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
-_BIND_FORM = "allowed is host:port, such as 127.0.0.1:4246 or [::1]:4246"
-_ENGINE_SCHEMES = ("tcp", "http", "https")
-_ENGINE_FORM = "allowed are unix:///path, tcp://host:port, http://host:port, https://host:port"
 
 
 class SettingsError(ValueError):
     """A setting is wrong. The text is one line: which, its value, and what is allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bind:
-    """Where to listen: a host (or address) and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-def parse_bind(text: str) -> Bind:
-    """`host:port`, with the host of an IPv6 address in brackets."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host:
-        raise ValueError(_BIND_FORM)
-    if host.startswith("["):
-        host = _ipv6(host)
-    elif not _HOST.fullmatch(host):
-        raise ValueError(_BIND_FORM)
-    return Bind(host, parse_port(port))
-
-
-def _ipv6(text: str) -> str:
-    try:
-        return str(ipaddress.IPv6Address(text.removeprefix("[").removesuffix("]")))
-    except ValueError:
-        raise ValueError(_BIND_FORM) from None
-
-
-def parse_port(text: str) -> int:
-    """A TCP port."""
-    return _whole(1, 65535)(text)
-
-
-def _whole(least: int, most: int) -> Parser[int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-            raise ValueError(f"allowed is a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def parse_seconds(least: float, most: float) -> Parser[float]:
-    """Makes a parser of numbers of seconds between these."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
-            raise ValueError(f"allowed is a number of seconds from {least:g} to {most:g}")
-        return value
-
-    return parse
-
-
-def _prefix(text: str) -> str:
-    if not re.fullmatch(r"/|(/[A-Za-z0-9_.~-]+)+/?", text):
-        raise ValueError("allowed is a path such as /container-healthcheck, or /")
-    return text.rstrip("/")
-
-
-def _level(text: str) -> str:
-    try:
-        return _LEVELS[text.lower()]
-    except KeyError:
-        raise ValueError(f"allowed are {', '.join(sorted(_LEVELS))}") from None
-
-
-def _probe_url(text: str) -> str:
-    if not text:
-        return ""
-    if text.count(PLACEHOLDER) != 1 or PLACEHOLDER not in urlsplit(text).path:
-        raise ValueError(f"allowed is an http:// address with {PLACEHOLDER} once in its path")
-    _require_plain_http(text)
-    return text
-
-
-def _require_plain_http(url: str) -> None:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    is_host = _HOST.fullmatch(host) or ":" in host
-    if parts.scheme != "http" or not is_host or not re.fullmatch(r"[!-~]+", url):
-        raise ValueError(
-            "allowed is an http:// address, such as http://127.0.0.1:8010/o/{app_code}/"
-        )
-    if parts.port is not None:
-        parse_port(str(parts.port))
-
-
-def _probe_paths(text: str) -> Mapping[str, str]:
-    paths = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        app_code, _, path = item.partition("=")
-        if not is_app_code(app_code) or not re.fullmatch(r"/[!-~]*|-", path):
-            raise ValueError(
-                f"{item!r} is not app_code=/path (or app_code={NOT_PROBED} for no probe)"
-            )
-        paths[app_code] = path
-    return MappingProxyType(paths)
-
-
-def _folder(text: str) -> Path:
-    if not text.startswith("/"):
-        raise ValueError("allowed is an absolute path")
-    return Path(text)
-
-
-def _optional_folder(text: str) -> Path | None:
-    return _folder(text) if text else None
-
-
-def _engine_url(text: str) -> str:
-    scheme, _, rest = text.partition("://")
-    if text and not (scheme == "unix" and re.fullmatch(r"/[!-~]+", rest)):
-        try:
-            parse_bind(rest.rstrip("/") if scheme in _ENGINE_SCHEMES else "")
-        except ValueError:
-            raise ValueError(_ENGINE_FORM) from None
-    return text
 
 
 def _setting(default: T, parse: Parser[T], meaning: str) -> T:
@@ -179,8 +54,8 @@ class Settings:
     """What the service does, read once at the start. Times are in seconds."""
 
     bind: Bind = _setting(Bind("127.0.0.1", 4246), parse_bind, "address to listen on, host:port")
-    prefix: str = _setting("/container-healthcheck", _prefix, "path before every answer's path")
-    workers: int = _setting(2, _whole(1, 64), "number of worker processes")
+    prefix: str = _setting("/container-healthcheck", parse_prefix, "path before each answer's path")
+    workers: int = _setting(2, parse_whole(1, 64), "number of worker processes")
     docker_timeout: float = _setting(
         3.0, parse_seconds(0.1, 60), "longest time one question to the engine may take, s"
     )
@@ -195,22 +70,33 @@ class Settings:
         NamePattern,
         "regular expression of an app's container names, with {app_code} in it",
     )
-    probe_url: str = _setting("", _probe_url, "address of the probe, with {app_code}; empty: off")
+    probe_url: str = _setting(
+        "", parse_probe_url, "address that is probed, with {app_code}; empty: off"
+    )
     probe_interval: float = _setting(
         5.0, parse_seconds(0.2, 300), "time from one probe of an app to the next, s"
     )
     probe_timeout: float = _setting(3.0, parse_seconds(0.1, 60), "longest time a probe may take, s")
-    probe_fall: int = _setting(2, _whole(1, 100), "failed probes in a row that count")
+    probe_fall: int = _setting(2, parse_whole(1, 100), "failed probes in a row that count")
+    probe_rise: int = _setting(
+        1, parse_whole(1, 100), "passed probes in a row that make an app healthy again"
+    )
     probe_paths: Mapping[str, str] = _setting(
         MappingProxyType({}),
-        _probe_paths,
+        parse_probe_paths,
         "other paths for some apps, app_code=/path,…; app_code=- for no probe",
     )
     state_dir: Path = _setting(
-        Path("/var/lib/container-healthcheck"), _folder, "folder of the drain marks"
+        Path("/var/lib/container-healthcheck"),
+        parse_folder,
+        "folder of the drain marks, and of what is to outlive a restart",
     )
-    log_level: str = _setting("info", _level, "debug (with access log), info, warning or error")
-    log_dir: Path | None = _setting(None, _optional_folder, "folder of log files; empty: stderr")
+    log_level: str = _setting(
+        "info", parse_level, "debug (with access log), info, warning or error"
+    )
+    log_dir: Path | None = _setting(
+        None, parse_optional_folder, "folder of log files; empty: stderr"
+    )
     docker_host: str = ""
     docker_tls_verify: bool = False
     docker_cert_path: str = ""
@@ -228,9 +114,9 @@ class Settings:
             if (name := environment_name(setting.name)) in environ
         }
         try:
-            engine_url = _engine_url(environ.get("DOCKER_HOST", ""))
+            engine_url = parse_engine_url(environ.get("DOCKER_HOST", ""))
         except ValueError as error:
-            raise _refusal("DOCKER_HOST", environ["DOCKER_HOST"], error) from error
+            raise refusal("DOCKER_HOST", environ["DOCKER_HOST"], error) from error
         settings = cls(
             **values,
             docker_host=engine_url,
@@ -284,10 +170,11 @@ def _parse(setting: Field[Any], text: str) -> Any:
     try:
         return setting.metadata["parse"](text)
     except ValueError as error:
-        raise _refusal(environment_name(setting.name), text, error) from error
+        raise refusal(environment_name(setting.name), text, error) from error
 
 
-def _refusal(name: str, text: str, error: ValueError) -> SettingsError:
+def refusal(name: str, text: str, error: ValueError) -> SettingsError:
+    """The error that says of a setting or a flag why its value is not allowed."""
     return SettingsError(f"{name}: {text!r} is not allowed: {error}")
 
 

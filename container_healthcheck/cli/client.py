@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from container_healthcheck.settings import Settings
 
@@ -23,14 +24,18 @@ def service_url(settings: Settings) -> str:
     return f"http://{shown}:{settings.bind.port}{settings.prefix}"
 
 
-def ask(base_url: str, path: str, timeout: float) -> dict[str, Any]:
-    """The envelope that the service at `base_url` answers to `path`.
+def ask(
+    base_url: str, path: str, timeout: float, query: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The envelope that the service at `base_url` answers to `path` with this `query`.
 
     `timeout` is in seconds. Raises ServiceError.
     """
     url = base_url.rstrip("/") + quote(path)
     host, port, target = _parts(url)
     try:
+        if query:
+            target += f"?{urlencode(query)}"
         connection = http.client.HTTPConnection(host, port, timeout=timeout)
         try:
             connection.request("GET", target)

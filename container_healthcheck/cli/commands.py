@@ -12,17 +12,19 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, NoReturn
 
-from container_healthcheck.board import Report
 from container_healthcheck.cli.client import ServiceError, ask, service_url
 from container_healthcheck.model import formatter
-from container_healthcheck.model.names import is_app_code
-from container_healthcheck.model.snapshot import Picture, draw
+from container_healthcheck.model.drains import HOST
+from container_healthcheck.model.names import NO_APP_CODE, is_app_code
+from container_healthcheck.model.report import Report
+from container_healthcheck.model.snapshot import Snapshot, snapshot_of
 from container_healthcheck.model.verdict import Code
-from container_healthcheck.observers.drain_folder import HOST, DrainFolder
+from container_healthcheck.observers.drain_folder import DrainFolder
 from container_healthcheck.settings import Settings, SettingsError, environment_name
 
 HEALTHY, FAILED = 0, 1
@@ -41,10 +43,7 @@ def check(parsed: argparse.Namespace, settings: Settings) -> int:
     app_code = parsed.app_code
     try:
         if not is_app_code(app_code):
-            raise ServiceError(
-                "not an app code: letters, digits and _ . - are allowed, the first one a letter or"
-                " digit, 128 at most"
-            )
+            raise ServiceError(NO_APP_CODE)
         if parsed.direct:
             answer = _check_direct(settings, app_code)
         else:
@@ -53,7 +52,7 @@ def check(parsed: argparse.Namespace, settings: Settings) -> int:
         answer = {"code": None, "status": "error", "message": str(error)}
     exit_code = _plugin_exit(answer["code"])
     if parsed.json:
-        print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+        _print_json(answer)
     else:
         word = {HEALTHY: "OK", NOT_HEALTHY: "CRITICAL"}.get(exit_code, "UNKNOWN")
         print(f"{word}: {app_code}: {_one_line(answer)}")
@@ -70,13 +69,13 @@ def _check_direct(settings: Settings, app_code: str) -> dict[str, Any]:
     prefix = re.escape(settings.name_pattern.before + app_code)
     try:
         containers = engine.containers(name_prefix=prefix)
-        picture = draw(containers, settings.name_pattern, confirmed_at=now)
+        snapshot = snapshot_of(containers, settings.name_pattern, confirmed_at=now)
     except EngineError as error:
-        picture = Picture(fault=error.fault)
+        snapshot = Snapshot(fault=error.fault)
     finally:
         engine.close()
     drains = DrainFolder(settings.state_dir).current()
-    report = Report(picture, {}, drains, now=now, stale_after=settings.stale_after)
+    report = Report(snapshot, drains=drains, now=now, stale_after=settings.stale_after)
     return formatter.verdict_fields(report.verdict(app_code))
 
 
@@ -101,9 +100,9 @@ def list_apps(parsed: argparse.Namespace, settings: Settings) -> int:
     except ServiceError as error:
         return complain(str(error), UNKNOWN)
     if parsed.json:
-        print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+        _print_json(answer)
     elif answer["code"] == Code.HEALTHY:
-        _print_table(answer["message"])
+        _print_apps(answer["message"])
     else:
         return complain(str(answer["message"]), UNKNOWN)
     if answer["code"] != Code.HEALTHY:
@@ -111,16 +110,65 @@ def list_apps(parsed: argparse.Namespace, settings: Settings) -> int:
     return HEALTHY if all(app["code"] == 0 for app in answer["message"]) else NOT_HEALTHY
 
 
-def _print_table(apps: Sequence[Mapping[str, Any]]) -> None:
-    rows = [("APP", "CODE", "CONTAINERS", "WHAT")]
-    for app in apps:
-        rows.append(
-            (app["app_code"], str(app["code"]), str(len(app["containers"])), _one_line(app))
+def changes(parsed: argparse.Namespace, settings: Settings) -> int:
+    """Shows the latest changes, of one app or of all. Raises SettingsError for no app code."""
+    query = {} if parsed.app_code is None else {"app_code": _app_code(parsed.app_code)}
+    try:
+        answer = ask(_url(parsed, settings), "/changes", parsed.timeout, query)
+    except ServiceError as error:
+        return complain(str(error), FAILED)
+    if parsed.json:
+        _print_json(answer)
+    elif answer["code"] == Code.HEALTHY:
+        _print_changes(answer["message"])
+    else:
+        return complain(str(answer["message"]), FAILED)
+    return 0 if answer["code"] == Code.HEALTHY else FAILED
+
+
+def _print_apps(apps: Iterable[Mapping[str, Any]]) -> None:
+    rows = (
+        (
+            app["app_code"],
+            str(app["code"]),
+            _local(app["since"]),
+            str(len(app["containers"])),
+            _one_line(app),
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        print("  ".join((*cells, row[3])))
+        for app in apps
+    )
+    _print_table(("APP", "CODE", "SINCE", "CONTAINERS", "WHAT"), rows)
+
+
+def _print_changes(changes: Iterable[Mapping[str, Any]]) -> None:
+    rows = (
+        (
+            _local(each["at"]),
+            each["app_code"],
+            f"{'new' if each['old'] is None else each['old']} -> {each['new']}",
+            " ".join(each["reason"].split()),
+        )
+        for each in changes
+    )
+    _print_table(("AT", "APP", "CODE", "WHY"), rows)
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for *cells, last in table:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
+        print("  ".join((*padded, last)))
+
+
+def _local(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return datetime.fromtimestamp(seconds).isoformat(sep=" ", timespec="seconds")
+
+
+def _print_json(answer: Mapping[str, Any]) -> None:
+    print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
 
 
 def _one_line(answer: Mapping[str, Any]) -> str:
@@ -192,6 +240,10 @@ def undrain(parsed: argparse.Namespace, settings: Settings) -> int:
 def _drain_target(parsed: argparse.Namespace) -> tuple[str, str]:
     if parsed.all:
         return HOST, "this host"
-    if not is_app_code(parsed.app_code):
-        raise SettingsError(f"{parsed.app_code!r} is not an app code")
-    return parsed.app_code, parsed.app_code
+    return _app_code(parsed.app_code), parsed.app_code
+
+
+def _app_code(text: str) -> str:
+    if not is_app_code(text):
+        raise SettingsError(f"{text!r} is {NO_APP_CODE}")
+    return text

@@ -1,4 +1,4 @@
-"""The command line: `container-healthcheck serve | check | list | drain | undrain`.
+"""The command line of `container-healthcheck`: its commands, and what their flags are.
 
 What is called wrongly exits with 2, and with 3 (unknown) where a monitoring system may be asking.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from container_healthcheck import __version__
-from container_healthcheck import settings as config
-from container_healthcheck.cli import commands, environment_file
+from container_healthcheck.cli import commands, completion, environment_file, flags
 from container_healthcheck.cli.commands import FAILED, complain
-from container_healthcheck.server.launch import flags_as_environment, serve
+from container_healthcheck.parsing import parse_seconds
+from container_healthcheck.server.launch import LaunchError, serve
 from container_healthcheck.settings import Settings, SettingsError
 
 WRONG_CALL = 2
@@ -57,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(parsed: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return complain(serve(parsed, environ), FAILED)
+    try:
+        serve({**environ, **flags.as_environment(parsed, environ)})
+    except LaunchError as error:
+        return complain(str(error), FAILED)
 
 
 def _with_settings(command: Callable[[argparse.Namespace, Settings], int]) -> Command:
@@ -79,13 +82,13 @@ def _service_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
         return environ
     try:
         given = dict(environment_file.read(Path(path)))
-        flags = _parser().parse_args(["serve", *shlex.split(given.pop("OPTS", ""))])
+        options = flags.parse(shlex.split(given.pop("OPTS", "")))
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError(f"{path}: OPTS: {error}") from error
     known = {**given, **environ}
-    return {**known, **flags_as_environment(flags, known), **environ}
+    return {**known, **flags.as_environment(options, known), **environ}
 
 
 def _duration(text: str) -> timedelta:
@@ -97,7 +100,7 @@ def _duration(text: str) -> timedelta:
 
 def _positive(text: str) -> float:
     try:
-        return config.parse_seconds(0.1, 3600)(text)
+        return parse_seconds(0.1, 3600)(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -122,9 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(subparsers)
     _add_check(subparsers)
     _add_list(subparsers)
+    _add_changes(subparsers)
     _add_drain(subparsers)
     _add_undrain(subparsers)
+    _add_completion(subparsers)
     return parser
+
+
+def _example(command: str) -> str:
+    return f"Example: {command}"
 
 
 def _add_serve(subparsers: Any) -> None:
@@ -134,27 +143,21 @@ def _add_serve(subparsers: Any) -> None:
         allow_abbrev=False,
         description="Runs the service. Every flag may have one dash or two, and wins over the"
         " environment variable CONTAINER_HEALTHCHECK_….",
+        epilog=_example("container-healthcheck serve -port 4246 -ngx-port 8010"),
     )
     serve.set_defaults(run=_serve, wrong_call=WRONG_CALL)
-    for setting in config.documented_settings():
-        flag = setting.name.replace("_", "-")
-        default = config.shown(setting.metadata["default"])
-        _add_text_flag(serve, flag, f"{setting.metadata['meaning']} (default: {default})")
-    _add_text_flag(serve, "port", "port to listen on, at the address of --bind")
-    _add_text_flag(serve, "ngx-port", "probe each app at http://127.0.0.1:<port>/o/<app_code>/")
-    _add_text_flag(serve, "level", "the same as --log-level")
-    _add_text_flag(serve, "logpath", "the same as --log-dir")
+    flags.add_flags(serve)
     serve.add_argument(
         "-version", "--version", action="version", version=f"container-healthcheck {__version__}"
     )
 
 
-def _add_text_flag(parser: argparse.ArgumentParser, flag: str, meaning: str) -> None:
-    parser.add_argument(f"-{flag}", f"--{flag}", metavar="VALUE", help=meaning.replace("%", "%%"))
-
-
 def _add_check(subparsers: Any) -> None:
-    check = subparsers.add_parser("check", help="whether an app is healthy here: exit 0, 2 or 3")
+    check = subparsers.add_parser(
+        "check",
+        help="whether an app is healthy here: exit 0, 2 or 3",
+        epilog=_example("container-healthcheck check bk_iam"),
+    )
     check.set_defaults(run=_with_settings(commands.check), wrong_call=commands.UNKNOWN)
     check.add_argument("app_code")
     check.add_argument("--direct", action="store_true", help="ask Docker itself, not the service")
@@ -162,9 +165,24 @@ def _add_check(subparsers: Any) -> None:
 
 
 def _add_list(subparsers: Any) -> None:
-    overview = subparsers.add_parser("list", help="all apps: exit 0 if all are healthy, 2, or 3")
+    overview = subparsers.add_parser(
+        "list",
+        help="all apps: exit 0 if all are healthy, 2, or 3",
+        epilog=_example("container-healthcheck list --json"),
+    )
     overview.set_defaults(run=_with_settings(commands.list_apps), wrong_call=commands.UNKNOWN)
     _add_question(overview)
+
+
+def _add_changes(subparsers: Any) -> None:
+    changes = subparsers.add_parser(
+        "changes",
+        help="the latest changes of a verdict, newest first",
+        epilog=_example("container-healthcheck changes bk_iam"),
+    )
+    changes.set_defaults(run=_with_settings(commands.changes), wrong_call=WRONG_CALL)
+    changes.add_argument("app_code", nargs="?", help="of this app only")
+    _add_question(changes)
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
@@ -173,7 +191,11 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_drain(subparsers: Any) -> None:
-    drain = subparsers.add_parser("drain", help="take an app, or the whole host, out on purpose")
+    drain = subparsers.add_parser(
+        "drain",
+        help="take an app, or the whole host, out on purpose",
+        epilog=_example("container-healthcheck drain bk_iam --reason 'disk change' --for 30m"),
+    )
     drain.set_defaults(run=_with_settings(commands.drain), wrong_call=WRONG_CALL)
     _add_target(drain)
     drain.add_argument("--reason", default="", metavar="TEXT", help="why, for those who wonder")
@@ -188,9 +210,26 @@ def _add_drain(subparsers: Any) -> None:
 
 
 def _add_undrain(subparsers: Any) -> None:
-    undrain = subparsers.add_parser("undrain", help="end a drain")
+    undrain = subparsers.add_parser(
+        "undrain", help="end a drain", epilog=_example("container-healthcheck undrain bk_iam")
+    )
     undrain.set_defaults(run=_with_settings(commands.undrain), wrong_call=WRONG_CALL)
     _add_target(undrain)
+
+
+def _add_completion(subparsers: Any) -> None:
+    script = subparsers.add_parser(
+        "completion",
+        help="print a script that completes commands, flags and apps in a shell",
+        epilog=_example("source <(container-healthcheck completion bash)"),
+    )
+    script.set_defaults(run=_print_completion, wrong_call=WRONG_CALL)
+    script.add_argument("shell", choices=["bash"], help="the shell")
+
+
+def _print_completion(_: argparse.Namespace, __: Mapping[str, str]) -> int:
+    print(completion.bash(_parser()), end="")
+    return 0
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""One container, as the engine's list describes it. Pure: no I/O.
+"""One container, as the engine's list describes it.
 
 The source of every field is an entry of `GET /containers/json` of the Docker Engine API, 1.39 and
 later.

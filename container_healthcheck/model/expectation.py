@@ -1,4 +1,4 @@
-"""What events let expect of a container, while the engine's own list is still behind. Pure: no I/O.
+"""What events let expect of a container, while the engine's own list is still behind.
 
 The engine announces some changes before its list shows them: a `die` by milliseconds, or by seconds
 when many containers end at once. Until the list agrees, bad news from an event counts; good news

@@ -1,4 +1,4 @@
-"""Turns verdicts and containers into the JSON that gateways and checks read. Pure: no I/O.
+"""Turns verdicts and containers into the JSON that gateways and checks read.
 
 The envelope is `{"code", "status", "message"}`, the container's keys are those of the Go tool
 1.0.x, and the order of all keys is part of the contract.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from container_healthcheck.model.container import Container
+from container_healthcheck.model.history import History
+from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.records import Changed
 from container_healthcheck.model.verdict import Code, Verdict
 
 SHORT_ID = 10
@@ -38,17 +42,29 @@ def verdict_fields(verdict: Verdict, *, containers: bool = False) -> dict[str, A
     return fields
 
 
-def overview(verdicts: Iterable[Verdict]) -> bytes:
+def overview(
+    verdicts: Iterable[Verdict], history: History, last_probes: Mapping[str, LastProbe]
+) -> bytes:
     """The body of the list of all apps."""
     return _encode(
         _envelope(
             Code.HEALTHY,
             [
-                {"app_code": verdict.app_code, **verdict_fields(verdict, containers=True)}
+                {
+                    "app_code": verdict.app_code,
+                    **verdict_fields(verdict, containers=True),
+                    "since": history.since(verdict.app_code, verdict.code),
+                    "probe": _probe_fields(last_probes.get(verdict.app_code)),
+                }
                 for verdict in verdicts
             ],
         )
     )
+
+
+def changes_body(changes: Iterable[Changed]) -> bytes:
+    """The body of the list of changes."""
+    return _encode(_envelope(Code.HEALTHY, [asdict(change) for change in changes]))
 
 
 def verdict_body(verdict: Verdict, *, containers: bool = False) -> bytes:
@@ -64,6 +80,17 @@ def codes_body(codes: Mapping[str, int]) -> bytes:
 def text_body(code: Code, text: str) -> bytes:
     """The body of an answer whose message is one sentence."""
     return _encode(_envelope(code, text))
+
+
+def _probe_fields(probe: LastProbe | None) -> dict[str, Any] | None:
+    if probe is None:
+        return None
+    return {
+        "passed": probe.seen is None,
+        "seen": probe.seen,
+        "asked_at": probe.asked_at,
+        "seconds": probe.seconds,
+    }
 
 
 def _message(verdict: Verdict) -> object:

@@ -1,4 +1,4 @@
-"""App codes, and which container names stand for which app. Pure: no I/O.
+"""App codes, and which container names stand for which app.
 
 paasagent names a container `<app_code>-<unix time>`; for a Java app it leaves the dash out. App
 codes are often prefixes of each other (`bk_iam`, `bk_iam_app`), so a name is matched whole.
@@ -10,6 +10,12 @@ import re
 from functools import lru_cache
 
 PLACEHOLDER = "{app_code}"
+NO_APP_CODE = (
+    "not an app code: letters, digits and _ . - are allowed, the first one a letter or digit,"
+    " 128 at most"
+)
+"""What to say of a text that is none."""
+
 _LONGEST = 128
 _APP_CODE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{_LONGEST - 1}}}")
 

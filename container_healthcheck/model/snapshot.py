@@ -1,10 +1,10 @@
-"""The picture of the host's containers, as the engine last confirmed it. Pure: no I/O."""
+"""The snapshot of the host's containers, as the engine last confirmed it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from container_healthcheck.model.container import Container, newest_first
 from container_healthcheck.model.names import NamePattern
@@ -14,7 +14,7 @@ NOT_YET = Fault(Code.ENGINE_FAULTY, "the containers have not been listed yet: as
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Snapshot:
     """All containers at one moment, and how far to believe in them.
 
     `confirmed_at` is when the engine last listed all of them, on the caller's monotonic clock in
@@ -25,12 +25,12 @@ class Picture:
 
     containers: Mapping[str, Container] = field(default_factory=dict)
     by_app: Mapping[str, Sequence[Container]] = field(default_factory=dict)
-    apps: Sequence[str] = ()
+    apps: frozenset[str] = frozenset()
     confirmed_at: float | None = None
     fault: Fault | None = None
 
     def fault_at(self, now: float, stale_after: float) -> Fault | None:
-        """Why this picture must not be answered from at `now`, or None when it may be."""
+        """Why this snapshot must not be answered from at `now`, or None when it may be."""
         if self.confirmed_at is None:
             return self.fault or NOT_YET
         age = now - self.confirmed_at
@@ -39,28 +39,59 @@ class Picture:
         fault = self.fault or Fault(Code.ENGINE_FAULTY, "the engine has stopped answering")
         return Fault(fault.code, f"{fault.text} (no full list of containers for {stale_after:g} s)")
 
-    def live_containers(self) -> dict[str, frozenset[str]]:
-        """The ids of the live containers of each listed app that has any."""
-        live = {
-            app_code: frozenset(each.id for each in self.by_app[app_code] if each.is_live)
-            for app_code in self.apps
-        }
-        return {app_code: ids for app_code, ids in live.items() if ids}
+    def live(self, app_code: str) -> frozenset[str]:
+        """The ids of the app's live containers."""
+        return frozenset(each.id for each in self.by_app.get(app_code, ()) if each.is_live)
+
+    def updated(
+        self, news: Mapping[str, Container | None], pattern: NamePattern
+    ) -> tuple[Snapshot, frozenset[str]]:
+        """The snapshot in which these containers (None: gone) are as given, by their ids.
+
+        Also the app codes for which that makes a difference. What stays is not looked at: this
+        costs the same on a small host and on a large one, but for three copies of references.
+        """
+        changes = {each: new for each, new in news.items() if self.containers.get(each) != new}
+        if not changes:
+            return self, frozenset()
+        containers = dict(self.containers)
+        arrivals: defaultdict[str, list[Container]] = defaultdict(list)
+        touched: set[str] = set()
+        for each, new in changes.items():
+            if (old := containers.pop(each, None)) is not None:
+                touched.update(pattern.app_codes(old.name))
+            if new is not None:
+                containers[each] = new
+                for app_code in pattern.app_codes(new.name):
+                    arrivals[app_code].append(new)
+        touched.update(arrivals)
+        by_app, listed = dict(self.by_app), set(self.apps)
+        for app_code in touched:
+            kept = [each for each in by_app.pop(app_code, ()) if each.id not in changes]
+            if members := newest_first([*kept, *arrivals[app_code]]):
+                by_app[app_code] = members
+            is_listed = any(app_code in pattern.likely_app_codes(each.name) for each in members)
+            (listed.add if is_listed else listed.discard)(app_code)
+        apps = self.apps if listed == self.apps else frozenset(listed)
+        changed = replace(self, containers=containers, by_app=by_app, apps=apps)
+        return changed, frozenset(touched)
+
+    def replaced(
+        self, containers: Iterable[Container], pattern: NamePattern
+    ) -> tuple[Snapshot, frozenset[str]]:
+        """The snapshot with exactly these containers, and the app codes that it changes."""
+        found = {each.id: each for each in containers}
+        gone = dict.fromkeys(self.containers.keys() - found.keys())
+        return self.updated({**gone, **found}, pattern)
 
 
-def draw(
+def snapshot_of(
     containers: Iterable[Container],
     pattern: NamePattern,
     *,
     confirmed_at: float | None,
     fault: Fault | None = None,
-) -> Picture:
-    """The picture that these containers make."""
-    by_id = {container.id: container for container in containers}
-    by_app: defaultdict[str, list[Container]] = defaultdict(list)
-    apps: set[str] = set()
-    for container in newest_first(by_id.values()):
-        for app_code in pattern.app_codes(container.name):
-            by_app[app_code].append(container)
-        apps.update(pattern.likely_app_codes(container.name))
-    return Picture(by_id, dict(by_app), tuple(sorted(apps)), confirmed_at, fault)
+) -> Snapshot:
+    """The snapshot that these containers make."""
+    empty = Snapshot(confirmed_at=confirmed_at, fault=fault)
+    return empty.replaced(containers, pattern)[0]

@@ -1,4 +1,4 @@
-"""The verdict: whether requests for an app should come to this host. Pure: no I/O.
+"""The verdict: whether requests for an app should come to this host.
 
 No knowledge, no verdict: without a fresh picture of the host's containers the answer is the fault
 that keeps it from being fresh, and never a guess.

@@ -1,9 +1,8 @@
-"""Drain marks: an app, or the whole host, taken out on purpose.
+"""The drain marks on disk.
 
 A mark is a small JSON file in the folder `drains` of the state folder, named after the app, or
 `_host` for all of them (no app code begins with `_`). It is written beside its place and renamed
-into it, so a reader sees all of it or none. A mark that cannot be read counts: whoever made it
-meant something by it.
+into it, so a reader sees all of it or none.
 """
 
 from __future__ import annotations
@@ -15,17 +14,15 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
+from container_healthcheck.model.drains import HOST, Drains, Mark
 from container_healthcheck.model.names import is_app_code
 
 log = logging.getLogger(__name__)
 
-HOST = "_host"
 _SUFFIX = ".json"
 _LARGEST = 64 * 1024
 # A folder's time of change has the grain of the kernel's tick: one this young may change again
@@ -33,46 +30,6 @@ _LARGEST = 64 * 1024
 _TICK = 0.1
 # How long an edit made in place, which does not touch the folder, may go unseen, in seconds.
 _LONGEST_UNREAD = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One drain. Times are in seconds since the epoch; `until` is None for an open end."""
-
-    since: float
-    until: float | None
-    reason: str
-    problem: str = ""
-
-    def sentence(self, what: str) -> str:
-        """The mark in words: what is drained, since when, until when and why."""
-        if self.problem:
-            return f"{what} counts as drained: its mark cannot be read: {self.problem}"
-        until = "undrained" if self.until is None else _local(self.until)
-        # One line, whatever stands in the file: it is logged.
-        reason = "".join(each if each.isprintable() else " " for each in self.reason)
-        reason = " ".join(reason.split()) or "no reason given"
-        return f"{what} is drained since {_local(self.since)} until {until}: {reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class Drains:
-    """All marks in force at one moment."""
-
-    marks: Mapping[str, Mark] = field(default_factory=dict)
-
-    def reason(self, app_code: str) -> str | None:
-        """Why the app is drained, or None when it is not."""
-        if (mark := self.marks.get(HOST)) is not None:
-            return mark.sentence("this host")
-        if (mark := self.marks.get(app_code)) is not None:
-            return mark.sentence(app_code)
-        return None
-
-    @property
-    def apps(self) -> frozenset[str]:
-        """The apps that have a mark of their own."""
-        return frozenset(self.marks.keys() - {HOST})
 
 
 class DrainFolder:
@@ -97,7 +54,7 @@ class DrainFolder:
             return self._current
         self._settled = now - changed_at / 1e9 > _TICK
         self._changed_at, self._read_at = changed_at, now
-        marks = {name: mark for name, mark in self._read_all().items() if not _is_over(mark, now)}
+        marks = {name: mark for name, mark in self._read_all().items() if not mark.is_over(now)}
         self._ends_at = min(
             (mark.until for mark in marks.values() if mark.until is not None), default=float("inf")
         )
@@ -142,7 +99,7 @@ class DrainFolder:
         with self._changing():
             now = self._clock()
             for name, mark in self._read_all().items():
-                if _is_over(mark, now):
+                if mark.is_over(now):
                     self._file(name).unlink(missing_ok=True)
 
     def _make_folder(self) -> None:
@@ -206,11 +163,3 @@ class DrainFolder:
         if text not in ("", self._complaint):
             log.error("%s", text)
         self._complaint = text
-
-
-def _is_over(mark: Mark, now: float) -> bool:
-    return mark.until is not None and mark.until <= now
-
-
-def _local(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")

@@ -7,6 +7,8 @@ other answer passes, an error page of the app included.
 
 from __future__ import annotations
 
+import http.client
+import io
 import ipaddress
 import re
 import socket
@@ -16,13 +18,10 @@ from urllib.parse import urlsplit
 
 from container_healthcheck import __version__
 
-LONGEST_HEAD = 64 * 1024
 # nginx's own error page has about 150 bytes, and up to 500 more of padding for old browsers.
 LONGEST_PAGE = 4 * 1024
 
 _GATEWAY_ERRORS = {502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Time-out"}
-_STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})(?: |\r?\n)")
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
 _OWN_404 = re.compile(
     rb"<html>\s*<head><title>404 Not Found</title></head>\s*<body[^>]*>\s*"
     rb"<center><h1>404 Not Found</h1></center>\s*"
@@ -48,9 +47,14 @@ def probe(url: str, timeout: float) -> str | None:
     deadline = time.monotonic() + timeout
     try:
         with _connect(host, port, timeout) as connection:
-            seen = _ask(_Reader(connection, deadline), request.encode("ascii"))
+            connection.sendall(request.encode("ascii"))
+            seen = _judge(_Limited(connection, deadline))
     except TimeoutError:
         seen = f"no answer within {timeout:g} s"
+    except http.client.RemoteDisconnected:
+        seen = "connection closed without an answer"
+    except http.client.HTTPException:
+        seen = "an answer that is not HTTP"
     except (OSError, UnicodeError) as error:
         seen = getattr(error, "strerror", None) or str(error)
     return f"{seen} from {url}" if seen else None
@@ -81,56 +85,54 @@ def _literal_family(host: str) -> socket.AddressFamily | None:
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
-class _Reader:
-    """Reads from a socket until a deadline, which no drip of bytes can move."""
+class _Limited(io.RawIOBase):
+    """A connection for http.client that can be read until a deadline, which no drip can move."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._connection = connection
         self._deadline = deadline
-        self.data = b""
+        self.has_ended = False
 
-    def send(self, data: bytes) -> None:
-        self._limit()
-        self._connection.sendall(data)
+    def makefile(self, _: str) -> io.BufferedReader:
+        """What http.client reads from."""
+        return io.BufferedReader(self)
 
-    def more(self) -> bool:
-        """Reads what there is; False at the end of the stream."""
-        self._limit()
-        chunk = self._connection.recv(16 * 1024)
-        self.data += chunk
-        return bool(chunk)
+    def readable(self) -> bool:
+        """It is."""
+        return True
 
-    def _limit(self) -> None:
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Reads what there is. Raises TimeoutError at the deadline."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self._connection.settimeout(left)
+        count = self._connection.recv_into(buffer)
+        self.has_ended = not count
+        return count
 
 
-def _ask(reader: _Reader, request: bytes) -> str | None:
-    reader.send(request)
-    while not (end := _HEAD_END.search(reader.data)):
-        if len(reader.data) > LONGEST_HEAD or not reader.more():
-            return _not_http(reader.data)
-    found = _STATUS_LINE.match(reader.data)
-    if not found:
-        return _not_http(reader.data)
-    status = int(found.group(1))
-    if status == 404 and _is_own_404(reader, end.end()):
-        return "nginx's own 404 page (the app has no pid file)"
-    return f"{status} {_GATEWAY_ERRORS[status]}" if status in _GATEWAY_ERRORS else None
+def _judge(connection: _Limited) -> str | None:
+    with http.client.HTTPResponse(connection, method="GET") as response:  # type: ignore[arg-type]
+        response.begin()
+        # http.client takes a head that breaks off for a whole one.
+        if connection.has_ended:
+            raise http.client.HTTPException
+        if response.status == 404 and _is_own_404(response):
+            return "nginx's own 404 page (the app has no pid file)"
+        if response.status in _GATEWAY_ERRORS:
+            return f"{response.status} {_GATEWAY_ERRORS[response.status]}"
+        return None
 
 
-def _is_own_404(reader: _Reader, start: int) -> bool:
+def _is_own_404(response: http.client.HTTPResponse) -> bool:
+    page = b""
     try:
-        while len(reader.data) < start + LONGEST_PAGE and reader.more():
-            if _OWN_404.search(reader.data, start):
+        while len(page) < LONGEST_PAGE and (part := response.read1(LONGEST_PAGE)):
+            page += part
+            if _OWN_404.search(page):
                 return True
-    except TimeoutError:
-        # The app answered, and is slow with its page: nginx's own comes in one piece.
+    except (OSError, http.client.HTTPException):
+        # The app answered, and is slow with its page or breaks off: nginx's own is one piece.
         pass
-    return _OWN_404.search(reader.data, start) is not None
-
-
-def _not_http(data: bytes) -> str:
-    return "an answer that is not HTTP" if data else "connection closed without an answer"
+    return False

@@ -11,8 +11,7 @@ import resource
 import sys
 from typing import Any
 
-from container_healthcheck.server import handover
-from container_healthcheck.server.worker import prepare_lead
+from container_healthcheck.server import handover, shared
 from container_healthcheck.settings import (
     ACCESS_LOG_FILE,
     LOG_FILE,
@@ -67,8 +66,8 @@ def _journal_handlers() -> list[logging.Handler]:
 
 
 def on_starting(_: Any) -> None:
-    """Lets the workers agree on the one that writes the journal."""
-    prepare_lead()
+    """Opens what the workers will share."""
+    shared.prepare()
 
 
 def when_ready(arbiter: Any) -> None:
@@ -88,9 +87,9 @@ def post_worker_init(worker: Any) -> None:
     own.handlers = [*worker.log.error_log.handlers, *_journal_handlers()]
     own.setLevel(worker.log.error_log.level)
     own.propagate = False
-    worker.start_service()
+    worker.start_monitor()
 
 
 def worker_exit(_: Any, worker: Any) -> None:
     """Ends the observers."""
-    worker.stop_service()
+    worker.stop_monitor()

@@ -5,14 +5,9 @@ Gunicorn's master imports this before it forks, so it must not import the applic
 
 from __future__ import annotations
 
-import _socket
-import fcntl
-import os
 import socket
-import tempfile
-from contextlib import AbstractContextManager
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 import gevent
 from gunicorn.http.errors import LimitRequestLine, ParseException
@@ -20,40 +15,11 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from container_healthcheck.model import formatter
 from container_healthcheck.model.verdict import Code
+from container_healthcheck.server import lead
+from container_healthcheck.server.connections import end_of_requests
 
-EXTENSION = "container_healthcheck"
-"""Where the application keeps its Service, among its Flask extensions."""
-
-# Shared by all workers of a master. A POSIX lock belongs to one process, and goes when that ends.
-_lead_file: IO[bytes] | None = None
-
-
-def prepare_lead() -> None:
-    """Lets the workers agree on a lead; for the master, before it forks."""
-    global _lead_file
-    _lead_file = tempfile.TemporaryFile()  # noqa: SIM115
-
-
-def is_lead() -> bool:
-    """True in one worker of all, until it ends; then in another."""
-    if _lead_file is None:
-        return True
-    try:
-        fcntl.lockf(_lead_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def give_up_lead() -> None:
-    """Leaves the lead to another worker."""
-    if _lead_file is not None:
-        fcntl.lockf(_lead_file, fcntl.LOCK_UN)
-
-
-def bounded(seconds: float) -> AbstractContextManager[object]:
-    """Raises TimeoutError inside its block after so many seconds, whatever the block waits for."""
-    return gevent.Timeout(seconds, TimeoutError(f"not done within {seconds:g} s"))
+MONITOR = "container_healthcheck"
+"""Where the application keeps its Monitor, among its Flask extensions."""
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -83,32 +49,25 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # A client whose next request is there already would keep all others waiting.
         gevent.sleep(0)
         if not self.alive:
-            _end_of_requests(sock)
+            end_of_requests(sock)
 
-    def start_service(self) -> None:
+    def start_monitor(self) -> None:
         """Starts the observers, once the application is loaded."""
-        self.wsgi.extensions[EXTENSION].start()
+        self.wsgi.extensions[MONITOR].start()
 
-    def stop_service(self) -> None:
+    def stop_monitor(self) -> None:
         """Ends the observers and answers the clients that wait for a change."""
         if self.booted:
-            self.wsgi.extensions[EXTENSION].stop()
-        give_up_lead()
+            self.wsgi.extensions[MONITOR].stop()
+        lead.give_up()
         for client in list(self._idle):
-            _end_of_requests(client)
-
-    def notify(self) -> None:
-        """Tells the master, once a second, that it lives."""
-        super().notify()
-        # So the lead passes to a worker that knows the state before, sooner than a new one starts.
-        if self.booted and self.alive:
-            is_lead()
+            end_of_requests(client)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stops gracefully: nobody is kept waiting for a change."""
         super().handle_exit(sig, frame)
         # A signal handler must not wait for the board's lock.
-        gevent.spawn(self.stop_service)
+        gevent.spawn(self.stop_monitor)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """Stops like that too, on Ctrl-C: gevent would print a trace of gunicorn's own way."""
@@ -130,16 +89,3 @@ class Worker(GeventWorker):  # type: ignore[misc]
             f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         client.sendall(head.encode("ascii") + body)
-
-
-def _end_of_requests(client: socket.socket) -> None:
-    """Makes gunicorn see the end of a connection, as if its client had closed it."""
-    try:
-        # Not gevent's own shutdown, which is an error for whoever waits for the socket.
-        raw = _socket.socket(fileno=os.dup(client.fileno()))
-        try:
-            raw.shutdown(socket.SHUT_RD)
-        finally:
-            raw.close()
-    except OSError:
-        pass

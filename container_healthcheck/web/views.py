@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from container_healthcheck.board import Board, Report
+from container_healthcheck.board import Board
 from container_healthcheck.model import formatter
-from container_healthcheck.model.names import is_app_code
+from container_healthcheck.model.names import NO_APP_CODE, is_app_code
+from container_healthcheck.model.records import Changed
+from container_healthcheck.model.report import Report
 from container_healthcheck.model.verdict import Code
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ def create_blueprint(board: Board) -> Blueprint:
         ("/ready", views.ready),
         ("/apps", views.apps),
         ("/apps/health", views.codes),
+        ("/changes", views.changes),
         ("/apps/health/<app_code>", views.check),
     ):
         blueprint.add_url_rule(
@@ -60,10 +64,11 @@ class _Views:
         if not is_app_code(app_code):
             return _answer(_bad_app_code(app_code), 400)
         report = self._board.report()
-        code, body = report.check(app_code)
+        answer = report.answer(app_code)
+        body = answer.body
         if request.query_string and request.args.get("all", "").lower() in ("true", "1"):
-            body = formatter.verdict_body(report.verdict(app_code), containers=True)
-        return _answer(body, 200 if code is Code.HEALTHY else _REFUSED)
+            body = formatter.verdict_body(answer.verdict, containers=True)
+        return _answer(body, answer.status)
 
     def codes(self) -> Response:
         wait = _preferred_wait()
@@ -82,8 +87,18 @@ class _Views:
         return response
 
     def apps(self) -> Response:
-        report = self._board.report()
-        return _fault_answer(report) or _answer(formatter.overview(report.verdicts.values()), 200)
+        board = self._board
+        report = board.report()
+        body = formatter.overview(report.verdicts.values(), board.history, board.last_probes())
+        return _fault_answer(report) or _answer(body, 200)
+
+    def changes(self) -> Response:
+        changes: Iterable[Changed] = self._board.history.changes
+        if (app_code := request.args.get("app_code")) is not None:
+            if not is_app_code(app_code):
+                return _answer(_bad_app_code(app_code), 400)
+            changes = (change for change in changes if change.app_code == app_code)
+        return _answer(formatter.changes_body(changes), 200)
 
 
 def _answer(body: bytes, status: int) -> Response:
@@ -100,11 +115,7 @@ def _fault_answer(report: Report) -> Response | None:
 
 def _bad_app_code(app_code: str) -> bytes:
     shown = app_code if len(app_code) <= 40 else app_code[:40] + "…"
-    return formatter.text_body(
-        Code.BAD_APP_CODE,
-        f"{shown!r} is not an app code: letters, digits and _ . - are allowed, the first one a"
-        " letter or digit, 128 at most",
-    )
+    return formatter.text_body(Code.BAD_APP_CODE, f"{shown!r} is {NO_APP_CODE}")
 
 
 def _preferred_wait() -> int | None:

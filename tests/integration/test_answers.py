@@ -130,7 +130,8 @@ def test_the_overview(service: RunningService, run: Run, app_code: str) -> None:
     overview = wait_until(lambda: service.get("/apps"), own, "the app in the overview")
 
     app = own(overview)[0]
-    assert list(app) == ["app_code", "code", "status", "message", "containers"]
+    keys = ["app_code", "code", "status", "message", "containers", "since", "probe"]
+    assert list(app) == keys
     assert app["containers"] == [app["message"]]
 
 
@@ -255,18 +256,18 @@ def test_an_internal_error_shows_no_trace(app_with_a_broken_board: Any) -> None:
 
 @pytest.fixture
 def app_with_a_broken_board() -> Any:
-    from container_healthcheck.monitor import Service
+    from container_healthcheck.board import Board
+    from container_healthcheck.model.drains import Drains
+    from container_healthcheck.model.report import Report
     from container_healthcheck.settings import Settings
     from container_healthcheck.web.app import create_app
 
-    settings = Settings()
-    board = Service(settings).board
+    class BrokenBoard(Board):
+        def report(self) -> Report:
+            raise RuntimeError("secret")
 
-    def broken() -> None:
-        raise RuntimeError("secret")
-
-    board.report = broken  # type: ignore[assignment, method-assign]
-    return create_app(board, settings).test_client()
+    board = BrokenBoard(Drains, stale_after=15)
+    return create_app(board, Settings()).test_client()
 
 
 def test_a_client_that_never_pauses_leaves_room_for_others(engine: PrivateEngine) -> None:

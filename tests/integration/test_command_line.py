@@ -544,8 +544,8 @@ def test_list_is_a_table(own: RunningService, run: Run, app_code: str) -> None:
 
     assert done.returncode == 0
     header, row = done.stdout.splitlines()
-    assert header.split() == ["APP", "CODE", "CONTAINERS", "WHAT"]
-    assert row.split()[:4] == [app_code, "0", "1", f"own.{app_code}-1"]
+    assert header.split() == ["APP", "CODE", "SINCE", "CONTAINERS", "WHAT"]
+    assert re.match(rf"{app_code} +0 +20\d\d-\d\d-\d\d \d\d:\d\d:\d\d +1 +own\.{app_code}-1 ", row)
 
     run(f"own.{app_code}dead-1", command="true")
     wait_for(lambda: asking(own, "list").returncode == 2, "the dead app in the list")

@@ -14,7 +14,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 
 import pytest
 
-from container_healthcheck.observers.probe import LONGEST_HEAD, probe
+from container_healthcheck.observers.probe import probe
 from sandbox.nginx import Nginx
 from sandbox.waiting import free_port, wait_for
 
@@ -173,7 +173,7 @@ def open_sockets() -> int:
         (b"SSH-2.0-OpenSSH\r\n", "an answer that is not HTTP"),
         (b"HTTP/1.1 200", "an answer that is not HTTP"),
         (b"HTTP/1.1 abc\r\n\r\n", "an answer that is not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * LONGEST_HEAD, "an answer that is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 65536, "an answer that is not HTTP"),
         (b"HTTP/1.1 502\r\n\r\n", "502 Bad Gateway"),
     ],
 )

@@ -201,13 +201,11 @@ THOUSAND = """
 from gevent import monkey
 monkey.patch_all()
 
-import socket, threading, sys
-from container_healthcheck.model.names import NamePattern
-from container_healthcheck.model.snapshot import draw
+import socket, sys
 from container_healthcheck.observers.probe import probe
 from container_healthcheck.observers.prober import Prober
+from container_healthcheck.server.greenlets import spawn
 from sandbox.waiting import wait_for
-from tests.unit.containers import PATTERN, container
 
 silent = socket.create_server(("127.0.0.1", 0), backlog=4096)
 url = sys.argv[1]
@@ -215,18 +213,16 @@ begun, failed, answered = [], [], []
 
 def ask(app_code):
     if app_code == "good":
-        seen = probe(url, 30)
-        answered.append(seen)
-        return seen
+        answered.append(probe(url, 30))
+        return
     begun.append(app_code)
-    seen = probe("http://127.0.0.1:%d/" % silent.getsockname()[1], 3)
-    failed.append(seen)
-    return seen
+    failed.append(probe("http://127.0.0.1:%d/" % silent.getsockname()[1], 3))
 
-names = ["good-1", *(f"hung{number}-1" for number in range(1000))]
-prober = Prober(ask, interval=1, fall=2, on_change=lambda _: None)
-prober.observe(draw(map(container, names), PATTERN, confirmed_at=0), frozenset())
+prober = Prober(ask, interval=1, spawn=spawn)
+for app_code in ["good", *(f"hung{number}" for number in range(1000))]:
+    prober.aim(app_code, is_live=True)
 prober.start()
+prober.lead()
 wait_for(lambda: len(begun) >= 1000, "a thousand probes to hang")
 first = len(answered)
 wait_for(lambda: len(failed) >= 2000, "each of them to fail twice")

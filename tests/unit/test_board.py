@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from container_healthcheck.board import Board, Report
-from container_healthcheck.model.snapshot import draw
+from container_healthcheck.board import Board
+from container_healthcheck.model.drains import HOST, Drains, Mark
+from container_healthcheck.model.report import Report
+from container_healthcheck.model.snapshot import snapshot_of
 from container_healthcheck.model.verdict import Code
-from container_healthcheck.observers.drain_folder import Drains, Mark
 from tests.unit.containers import PATTERN, container
 
 STALE_AFTER = 15.0
+BOTH = frozenset({"a", "b"})
+A = frozenset({"a"})
 
 
 class Sources:
@@ -23,15 +25,18 @@ class Sources:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.picture = draw([container("a-1"), container("b-1")], PATTERN, confirmed_at=100)
+        self.snapshot = snapshot_of([container("a-1"), container("b-1")], PATTERN, confirmed_at=100)
         self.drains = Drains()
 
     def board(self, **options: Any) -> Board:
         board = Board(
             lambda: self.drains, stale_after=STALE_AFTER, clock=lambda: self.now, **options
         )
-        board.show_picture(self.picture)
+        board.publish(self.snapshot, {}, BOTH)
         return board
+
+    def fail(self, board: Board, seen: str = "502") -> frozenset[str]:
+        return board.publish(self.snapshot, {"a": seen}, A)
 
 
 @pytest.fixture
@@ -39,50 +44,66 @@ def sources() -> Sources:
     return Sources()
 
 
-@pytest.fixture
-def running(sources: Sources) -> Iterator[Board]:
-    board = sources.board()
-    board.start()
-    yield board
-    board.stop()
-
-
 def test_a_report_is_kept_until_a_source_changes(sources: Sources) -> None:
     board = sources.board()
     report = board.report()
 
     assert board.report() is report
-    board.show_failing({"a": "502"})
-    assert board.report() is not report
+    assert sources.fail(board) == A
     assert board.report().verdict("a").code is Code.NOT_SERVING
 
 
-def test_a_report_ends_when_its_picture_grows_stale(sources: Sources) -> None:
+def test_a_report_ends_when_its_snapshot_grows_stale(sources: Sources) -> None:
     board = sources.board()
     assert board.report().verdict("a").is_healthy
 
     sources.now = 100 + STALE_AFTER
+    assert board.look() == BOTH
     report = board.report()
 
     assert report.verdict("a").code is Code.ENGINE_FAULTY
     assert board.report() is report
+    assert board.look() == frozenset()
 
 
-def test_a_check_is_worked_out_once(sources: Sources) -> None:
-    report = sources.board().report()
+def test_what_a_check_finds_first_is_told_at_the_next_look(sources: Sources) -> None:
+    board = sources.board()
+    sources.drains = Drains({"a": Mark(0, None, "")})
 
-    assert report.check("a") is report.check("a")
+    assert board.report().verdict("a").code is Code.DRAINED
+    assert board.look() == A
+    assert board.look() == frozenset()
+
+
+def test_an_answer_is_worked_out_once(sources: Sources) -> None:
+    board = sources.board()
+    answer = board.report().answer("b")
+    body = answer.body
+
+    sources.fail(board)
+
+    assert board.report().answer("b") is answer
+    assert answer.body is body
+
+
+def test_only_touched_apps_are_judged_again(sources: Sources) -> None:
+    board = sources.board()
+    assert sources.fail(board) == A
+    sources.drains = Drains({"b": Mark(0, None, "")})
+    assert board.look() == {"b"}
+    sources.drains = Drains({HOST: Mark(0, None, "")})
+    assert board.look() == BOTH
 
 
 def test_what_callers_make_up_is_not_kept(sources: Sources) -> None:
     report = sources.board().report()
 
     for number in range(1000):
-        code, body = report.check(f"x{number}")
-        assert code is Code.NO_CONTAINER
-        assert b'"code":12' in body
+        answer = report.answer(f"x{number}")
+        assert answer.code is Code.NO_CONTAINER
+        assert b'"code":12' in answer.body
 
-    assert not report._checks
+    assert set(report.verdicts) == BOTH
 
 
 def test_all_codes_include_drained_apps_without_containers(sources: Sources) -> None:
@@ -94,27 +115,34 @@ def test_all_codes_include_drained_apps_without_containers(sources: Sources) -> 
 
 
 def test_equal_codes_have_equal_etags(sources: Sources) -> None:
-    before = sources.board().report().etag
-    sources.picture = draw(
+    board = sources.board()
+    before = board.report().etag
+    other = snapshot_of(
         [container("a-1", status="Up 6 days"), container("b-7")], PATTERN, confirmed_at=100
     )
-    assert sources.board().report().etag == before
+    board.publish(other, {}, BOTH)
+    assert board.report().etag == before
 
-    board = sources.board()
-    board.show_failing({"a": "502"})
-    assert board.report().etag != before
+    sources.fail(board)
+    failing = board.report().etag
+    assert failing != before
+    board.publish(sources.snapshot, {}, A)
+    assert board.report().etag == before
+    # The same, whatever way led there.
+    fresh = Report(sources.snapshot, {"a": "502"}, now=100, stale_after=STALE_AFTER)
+    assert fresh.etag == failing
 
 
 def never(_: Report) -> bool:
     return True
 
 
-def test_waiting_ends_at_once_when_the_report_is_news(running: Board) -> None:
-    assert running.wait(lambda _: False, 1000).verdict("a").is_healthy
+def test_waiting_ends_at_once_when_the_report_is_news(sources: Sources) -> None:
+    assert sources.board().wait(lambda _: False, 1000).verdict("a").is_healthy
 
 
-def test_without_time_there_is_no_waiting(running: Board) -> None:
-    assert running.wait(never, 0).verdict("a").is_healthy
+def test_without_time_there_is_no_waiting(sources: Sources) -> None:
+    assert sources.board().wait(never, 0).verdict("a").is_healthy
 
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
@@ -123,70 +151,57 @@ def in_background(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def a_probe_fails(_: Sources, board: Board) -> None:
-    board.show_failing({"a": "502"})
+def a_probe_fails(sources: Sources, board: Board) -> None:
+    sources.fail(board)
 
 
-def a_picture_comes(_: Sources, board: Board) -> None:
-    board.show_picture(draw([container("a-1", state="exited")], PATTERN, confirmed_at=100))
+def a_snapshot_comes(_: Sources, board: Board) -> None:
+    dead = snapshot_of([container("a-1", state="exited")], PATTERN, confirmed_at=100)
+    board.publish(dead, {}, BOTH)
 
 
-def a_mark_is_made(sources: Sources, _: Board) -> None:
+def a_mark_is_made(sources: Sources, board: Board) -> None:
     sources.drains = Drains({"a": Mark(0, None, "")})
+    board.look()
 
 
-def the_picture_grows_stale(sources: Sources, _: Board) -> None:
+def the_snapshot_grows_stale(sources: Sources, board: Board) -> None:
     sources.now = 100 + STALE_AFTER
+    board.look()
 
 
 @pytest.mark.parametrize(
-    "change", [a_probe_fails, a_picture_comes, a_mark_is_made, the_picture_grows_stale]
+    "change", [a_probe_fails, a_snapshot_comes, a_mark_is_made, the_snapshot_grows_stale]
 )
 def test_waiting_ends_when_a_verdict_changes(
-    sources: Sources, running: Board, change: Callable[[Sources, Board], None]
+    sources: Sources, change: Callable[[Sources, Board], None]
 ) -> None:
-    known = running.report()
+    board = sources.board()
+    known = board.report()
     found: list[Report] = []
     waiting = in_background(
-        lambda: found.append(running.wait(lambda report: report.etag == known.etag, 1000))
+        lambda: found.append(board.wait(lambda report: report.etag == known.etag, 1000))
     )
 
-    change(sources, running)
+    change(sources, board)
     waiting.join(60)
 
     assert not found[0].verdict("a").is_healthy
+    assert board.waiting_clients == 0
 
 
-def test_stopping_ends_all_waiting(sources: Sources) -> None:
+def test_closing_ends_all_waiting(sources: Sources) -> None:
     board = sources.board()
-    board.start()
     waiting = [in_background(lambda: board.wait(never, 1000)) for _ in range(20)]
 
-    board.stop()
+    board.close()
     for thread in waiting:
         thread.join(60)
 
     assert not any(thread.is_alive() for thread in waiting)
 
 
-def test_the_board_goes_on_when_a_listener_fails(
-    sources: Sources, caplog: pytest.LogCaptureFixture
-) -> None:
-    seen: list[Report] = []
-
-    def listen(report: Report) -> None:
-        seen.append(report)
-        raise RuntimeError("the listener failed")
-
-    caplog.set_level(logging.ERROR)
-    board = sources.board(on_report=listen)
-    board.show_failing({"a": "502"})
-
-    assert len(seen) == 2
-    assert "a listener to reports stumbled" in caplog.text
-
-
-def test_there_is_a_report_before_there_is_a_picture(sources: Sources) -> None:
+def test_there_is_a_report_before_there_is_a_snapshot(sources: Sources) -> None:
     report = Board(lambda: sources.drains, stale_after=STALE_AFTER).report()
 
     assert report.fault is not None

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from container_healthcheck.observers.drain_folder import HOST, DrainFolder
+from container_healthcheck.model.drains import HOST
+from container_healthcheck.observers.drain_folder import DrainFolder
 
 NOW = 1_800_000_000.0
 

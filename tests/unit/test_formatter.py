@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from container_healthcheck.model import formatter
+from container_healthcheck.model.history import History
+from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.records import Changed
 from container_healthcheck.model.verdict import Code, judge
 from tests.unit.containers import container
 
@@ -36,12 +40,19 @@ def test_an_unhealthy_check_says_why() -> None:
 
 
 def test_the_overview_names_the_app_first() -> None:
-    fields = json.loads(formatter.overview([HEALTHY, NONE]))
+    history = History()
+    other = replace(NONE, app_code="other")
+    history.changed(Changed(11.5, HEALTHY.app_code, 13, 0, ""))
+    probes = {HEALTHY.app_code: LastProbe(None, 100.5, 0.25)}
+    fields = json.loads(formatter.overview([HEALTHY, other], history, probes))
 
     assert list(fields) == ["code", "status", "message"]
     assert [list(app) for app in fields["message"]] == 2 * [
-        ["app_code", "code", "status", "message", "containers"]
+        ["app_code", "code", "status", "message", "containers", "since", "probe"]
     ]
+    assert [app["since"] for app in fields["message"]] == [11.5, None]
+    probe = {"passed": True, "seen": None, "asked_at": 100.5, "seconds": 0.25}
+    assert [app["probe"] for app in fields["message"]] == [probe, None]
 
 
 def test_the_ports_are_dockers_own() -> None:

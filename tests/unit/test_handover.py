@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from container_healthcheck.parsing import Bind
 from container_healthcheck.server import handover
-from container_healthcheck.settings import Bind
 from sandbox.waiting import free_port
 
 # As systemd does it: the socket is number 3, and LISTEN_PID is the process itself.
 _STARTED = """
 import os, sys
 from container_healthcheck.server import handover
-from container_healthcheck.settings import Bind
+from container_healthcheck.parsing import Bind
 environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-print(handover.takes_over(Bind("127.0.0.1", int(sys.argv[1])), environ), sorted(environ))
+print(handover.adopt(Bind("127.0.0.1", int(sys.argv[1])), environ), sorted(environ))
 """
 
 
@@ -47,8 +47,8 @@ def test_a_socket_of_another_address_is_ended() -> None:
 
 
 def test_without_systemd_nothing_is_taken_over() -> None:
-    assert not handover.takes_over(Bind("127.0.0.1", 4246), {})
-    assert not handover.takes_over(Bind("127.0.0.1", 4246), {"LISTEN_PID": "1", "LISTEN_FDS": "1"})
+    assert not handover.adopt(Bind("127.0.0.1", 4246), {})
+    assert not handover.adopt(Bind("127.0.0.1", 4246), {"LISTEN_PID": "1", "LISTEN_FDS": "1"})
 
 
 def test_the_socket_is_handed_to_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from container_healthcheck.model.container import Container
-from container_healthcheck.model.snapshot import Picture
+from container_healthcheck.model.snapshot import Snapshot
 from container_healthcheck.model.verdict import Code, Fault
 from container_healthcheck.observers.engine import EngineError, Event
 from container_healthcheck.observers.watcher import Watcher
@@ -80,7 +80,7 @@ class Watched:
     """A running watcher and what it has published."""
 
     def __init__(self, engine: FakeEngine, resync_interval: float = 300) -> None:
-        self.pictures: list[Picture] = []
+        self.snapshots: list[Snapshot] = []
         self.started: list[str] = []
         self.watcher = Watcher(
             lambda _: engine,
@@ -90,12 +90,12 @@ class Watched:
             resync_interval=resync_interval,
         )
 
-    def _take(self, picture: Picture, started: frozenset[str]) -> None:
-        self.pictures.append(picture)
+    def _take(self, snapshot: Snapshot, _: frozenset[str], started: Mapping[str, str]) -> None:
+        self.snapshots.append(snapshot)
         self.started.extend(started)
 
     def state(self) -> str | None:
-        found = self.pictures[-1].containers.get("1") if self.pictures else None
+        found = self.snapshots[-1].containers.get("1") if self.snapshots else None
         return found.state if found else None
 
     def becomes(self, state: str | None) -> None:
@@ -137,7 +137,7 @@ def test_a_death_counts_before_the_list_shows_it(
 
     engine.set(state="exited", status="Exited (137) 1 second ago")
     wait_for(
-        lambda: watched.pictures[-1].containers["1"].status == "Exited (137) 1 second ago",
+        lambda: watched.snapshots[-1].containers["1"].status == "Exited (137) 1 second ago",
         "the list's own words",
     )
     lists = engine.lists
@@ -168,11 +168,11 @@ def test_a_full_list_that_is_behind_does_not_bring_the_dead_back(
     watched = watch(resync_interval=0.5)
     engine.tell("die", NOW)
     watched.becomes("exited")
-    count = len(watched.pictures)
+    count = len(watched.snapshots)
 
-    wait_for(lambda: len(watched.pictures) > count + 10, "full lists")
+    wait_for(lambda: len(watched.snapshots) > count + 10, "full lists")
 
-    assert {each.containers["1"].state for each in watched.pictures[count:]} == {"exited"}
+    assert {each.containers["1"].state for each in watched.snapshots[count:]} == {"exited"}
 
 
 def test_a_clock_that_is_set_back_loses_nothing(
@@ -227,7 +227,7 @@ def test_a_stream_that_breaks_is_no_fault_while_lists_come(
         engine.break_stream()
         wait_until(lambda: len(engine.since), subscriptions.__lt__, "a new subscription")
 
-    assert all(picture.fault is None for picture in watched.pictures)
+    assert all(snapshot.fault is None for snapshot in watched.snapshots)
 
 
 def test_the_watcher_goes_on_when_its_listener_breaks(
@@ -237,10 +237,10 @@ def test_the_watcher_goes_on_when_its_listener_breaks(
     breaks = iter([True, True])
     take = watched._take
 
-    def fragile(picture: Picture, started: frozenset[str]) -> None:
+    def fragile(snapshot: Snapshot, _: frozenset[str], started: Mapping[str, str]) -> None:
         if next(breaks, False):
             raise RuntimeError("the listener broke")
-        take(picture, started)
+        take(snapshot, _, started)
 
     watched.watcher._publish = fragile
     watched.watcher.start()

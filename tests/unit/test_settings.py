@@ -36,6 +36,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "probe_interval": "5",
         "probe_timeout": "3",
         "probe_fall": "2",
+        "probe_rise": "1",
         "probe_paths": "empty",
         "state_dir": "/var/lib/container-healthcheck",
         "log_level": "info",

@@ -1,0 +1,172 @@
+"""The ledger: one order for all, whoever dies while writing, and nothing that grows."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import container_healthcheck.observers.ledger as ledger_module
+from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.records import Found, Returned
+from container_healthcheck.observers.ledger import Ledger, LedgerBusyError
+from container_healthcheck.observers.sheet import Sheet
+from sandbox.waiting import wait_for
+
+
+@pytest.fixture
+def file() -> Iterator[int]:
+    with tempfile.TemporaryFile(buffering=0) as opened:
+        yield opened.fileno()
+
+
+def record(number: int) -> Returned:
+    return Returned(f"app{number}", "", float(number))
+
+
+def test_everyone_reads_everything_in_one_order(file: int) -> None:
+    first, second = Ledger(file), Ledger(file)
+    assert first.is_empty
+    first.append([record(1)])
+    second.append([record(2)])
+    first.append([record(3)])
+
+    assert first.has_news() and second.has_news()
+    assert first.read() == second.read() == [record(1), record(2), record(3)]
+    assert first.read() == []
+    assert not first.has_news()
+
+
+def test_one_who_comes_later_reads_all(file: int) -> None:
+    Ledger(file).append([record(1)])
+
+    assert Ledger(file).read() == [record(1)]
+
+
+def test_a_ledger_written_anew_is_read_from_its_beginning(file: int) -> None:
+    writer, reader = Ledger(file), Ledger(file)
+    writer.append([record(number) for number in range(1000)])
+    reader.read()
+    size = writer.size
+
+    writer.write_anew(Found({}))
+    writer.append([record(7)])
+
+    assert writer.size < size
+    assert reader.has_news()
+    assert reader.read() == [Found({}), record(7)]
+    # Its own rewriting is read by the writer, too.
+    assert writer.read() == [Found({}), record(7)]
+
+
+def test_what_was_not_finished_is_not_read(file: int) -> None:
+    writer, reader = Ledger(file), Ledger(file)
+    writer.append([record(1)])
+    # A writer that died between its records and the end that it would have noted.
+    os.pwrite(file, b'["returned","half', writer.size)
+    assert reader.read() == [record(1)]
+
+    writer.append([record(2)])
+
+    assert reader.read() == [record(2)]
+
+
+def test_no_room_adds_nothing(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Ledger(file)
+    writer.append([record(1)])
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space"):
+        writer.append([record(2)])
+
+    assert writer.read() == [record(1)]
+
+
+_HOLDER = """
+import fcntl, sys, time
+fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_holder_that_hangs_is_not_waited_for_and_one_that_dies_lets_go(
+    file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "PATIENCE", 0.1)
+    command = [sys.executable, "-c", _HOLDER, str(file)]
+    with subprocess.Popen(command, pass_fds=[file], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(LedgerBusyError), Ledger(file).locked():
+            pass
+        holder.send_signal(signal.SIGKILL)
+
+    with Ledger(file).locked():
+        Ledger(file).append([record(1)])
+
+
+_WRITER = """
+import sys
+from container_healthcheck.model.records import Returned
+from container_healthcheck.observers.ledger import Ledger
+ledger = Ledger(int(sys.argv[1]))
+for number in range(500):
+    with ledger.locked():
+        ledger.append([Returned(sys.argv[2], str(number), 0.0)])
+"""
+
+
+def test_many_writers_lose_nothing(file: int) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", _WRITER, str(file), name], pass_fds=[file])
+        for name in ("a", "b", "c")
+    ]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+
+    found = [each for each in Ledger(file).read() if isinstance(each, Returned)]
+
+    for name in ("a", "b", "c"):
+        own = [each.cause for each in found if each.app_code == name]
+        assert own == [str(number) for number in range(500)]
+
+
+def test_the_sheet_shows_what_was_written_last(file: int) -> None:
+    sheet = Sheet(file)
+    assert sheet.read() == {}
+    probes = {"a": LastProbe("502", 1.5, 0.25), "b": LastProbe(None, 2.5, 0.125)}
+    sheet.write(probes)
+    assert Sheet(file).read() == probes
+    sheet.write({"b": probes["b"]})
+    assert Sheet(file).read() == {"b": probes["b"]}
+
+
+def test_a_sheet_that_cannot_be_read_shows_nothing(file: int, tmp_path: Path) -> None:
+    os.pwrite(file, b"{", 0)
+    assert Sheet(file).read() == {}
+    os.ftruncate(file, 0)
+    command = [sys.executable, "-c", _HOLDER, str(file)]
+    with subprocess.Popen(command, pass_fds=[file], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        assert Sheet(file).read() == {}
+        with pytest.raises(OSError):
+            Sheet(file).write({})
+        holder.kill()
+    wait_for(lambda: _is_free(file), "the lock")
+
+
+def _is_free(file: int) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
