@@ -272,6 +272,29 @@ def test_servers_of_an_upstream(three: list[MadeUp], verdicts: list[Verdicts]) -
         assert gateway.get("/o/no_such_app/").status == 502  # the stock answer: no such host
 
 
+def test_requests_that_come_between_do_not_mix(three: list[MadeUp]) -> None:
+    """A body that is late: between its request's phases many others for another app are served."""
+    first, second, _ = three
+    upstreams = {
+        name: f'{{ addr = "{server.name}", name = "x", weight = 1 }}'
+        for name, server in ((APP, first), ("other", second))
+    }
+    servers = [first.name, second.name]
+    with Gateway(servers, include=stand_in(upstreams), edit=from_upstream) as gateway:
+        await_up(gateway, first)
+        late = [http.client.HTTPConnection("127.0.0.1", GATEWAY_PORT) for _ in range(8)]
+        for connection in late:
+            connection.putrequest("POST", f"/o/{APP}/")
+            connection.putheader("Content-Length", "4")
+            connection.endheaders(b"la")
+        others = [gateway.get("/o/other/").body for _ in range(40)]
+        for connection in late:
+            connection.send(b"te")
+            with contextlib.closing(connection):
+                assert connection.getresponse().read() == first.address.encode()
+        assert set(others) == {second.address.encode()}
+
+
 def test_the_operator_sees_what_the_gateway_believes(
     three: list[MadeUp], verdicts: list[Verdicts]
 ) -> None:

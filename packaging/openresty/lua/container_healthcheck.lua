@@ -88,6 +88,8 @@ local log, store, servers, choice = parts.log, parts.store, parts.servers, parts
 local list_of, first = servers.of, choice.first
 local touch = parts.watching.touch
 local has_balancer, balancer = pcall(require, "ngx.balancer")
+local has_base, base = pcall(require, "resty.core.base")
+local get_request = has_base and base.get_request or nothing
 local can_balance = has_balancer and has_entry
 local set_current_peer = can_balance and balancer.set_current_peer
 local set_more_tries = can_balance and balancer.set_more_tries
@@ -125,6 +127,10 @@ local function first_server(list)
     return server
 end
 
+-- What the rewrite phase found, for the balancer phase of the same request, which mostly follows at
+-- once. When another request came between, the list is looked up again.
+local handed_request, handed_list
+
 -- Where a request for an app goes; nil for what is no app, but the name of our upstream.
 local function target(app, given)
     if not own_upstream then
@@ -143,6 +149,7 @@ local function target(app, given)
     elseif own_upstream == "" or not can_balance then
         return first_server(list).address
     end
+    handed_request, handed_list = get_request(), list
     return own_upstream
 end
 
@@ -192,6 +199,10 @@ local function next_server(list)
 end
 
 local function list_of_request()
+    local request = get_request()
+    if request and request == handed_request then
+        return handed_list
+    end
     local var = ngx.var
     local app = var.app
     return app and list_of(app, var.appo_servers)

@@ -10,13 +10,12 @@
 --   turns, turn        whose turn it is, as far as it was needed yet, and the last one taken
 --   cycle              after how many turns they begin again
 
-local clock = require("container_healthcheck.clock")
 local servers = require("container_healthcheck.servers")
 local slow_start = require("container_healthcheck.slow_start")
 local store = require("container_healthcheck.store")
 
 local now, ipairs, min = ngx.now, ipairs, math.min
-local version_at, is_over = store.version_at, clock.is_over
+local version_at = store.version_at
 
 local RENEW = 0.5 -- seconds
 local MAX_TURNS = 4096
@@ -131,11 +130,11 @@ local function next_turn(best)
     return chosen
 end
 
--- Works the choice out again when that is due; true when it was.
+-- Works the choice out again when that is due; true when it was. Also when the clock was set back.
 local function renew(list)
     local moment = now()
-    local version = version_at(moment)
-    if version == list.version and list.made_at and not is_over(list.made_at, RENEW) then
+    local version, age = version_at(moment), moment - list.made_at
+    if version == list.version and age >= 0 and age < RENEW then
         return false
     end
     work_out(list, version, moment)

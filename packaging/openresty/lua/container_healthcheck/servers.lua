@@ -95,7 +95,7 @@ local function keep_list(given, app, servers, configured)
     if listed >= MAX_LISTS then
         lists, listed = {}, 0
     end
-    local list = { app = app, servers = servers, configured = configured }
+    local list = { app = app, servers = servers, configured = configured, made_at = 0 }
     lists[given] = lists[given] or {}
     lists[given][app], listed = list, listed + 1
     return list
