@@ -109,6 +109,21 @@ def test_all_failing_servers_are_still_tried(three: list[MadeUp]) -> None:
         assert "502" not in ask_often(gateway, 10)
 
 
+def test_each_server_is_tried_once(three: list[MadeUp], verdicts: list[Verdicts]) -> None:
+    """Also those that are down, and also when all have just failed."""
+    verdicts[1].change({APP: 13})
+    with Gateway([each.name for each in three]) as gateway:
+        await_up(gateway, three[0], three[2])
+        gateway.await_state(three[1].name, APP, "down")
+        for server in three:
+            server.status = 502
+        for number in range(1, 7):
+            before = [each.asked for each in three]
+            assert gateway.get(f"/o/{APP}/").status == 502
+            asked = [each.asked - had for each, had in zip(three, before, strict=True)]
+            assert asked == [1, 1, 1], number
+
+
 def test_answers_of_the_app_are_no_failures(three: list[MadeUp]) -> None:
     first, _, _ = three
     with Gateway([each.name for each in three]) as gateway:

@@ -167,12 +167,12 @@ function _M.rewrite()
     var.target_up = chosen
 end
 
--- The addresses to which this request was sent in vain: those behind the last " : " of the variable,
--- which stands between the upstreams that a request came through, and before the server to come.
+-- The addresses to which this request was sent in vain. In the variable " : " stands before the server
+-- to come, and between the upstreams that a request came through.
 local function tried_addresses()
     local text = ngx.var.upstream_addr:gsub(" : $", "")
     local addresses = {}
-    for address in text:match("[^ ]+[^:]*$"):gmatch("[^, ]+") do
+    for address in (text:match("^.* : (.*)$") or text):gmatch("[^, ]+") do
         addresses[#addresses + 1] = address
     end
     return addresses
