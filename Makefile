@@ -18,6 +18,7 @@ PACKAGER := rpmbuild=rpm patchelf=patchelf strip=binutils xz=xz-utils /usr/bin/p
 PACKAGED := $(PACKAGER) rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
 	systemd-analyze=systemd groff=groff-base
 TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
+LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions bad_input)
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
 .DEFAULT_GOAL := help
@@ -46,14 +47,18 @@ else
 	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration
 	@echo "The gateway, and the package"
 	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging
-	@echo "The gateway on an nginx older than OpenResty 1.15.8.3"
-	@$(IN_VENV) -m pytest -q --older-nginx $(patsubst %,tests/gateway/test_%.py,choice bad_input disturbances)
+	@echo "The gateway on an nginx older than OpenResty 1.15.8.3, and on the newest"
+	@$(IN_VENV) -m pytest -q -n 2 --older-nginx $(LUA_TESTS) tests/gateway/test_disturbances.py
+	@$(IN_VENV) -m pytest -q -n 2 --nginx-of trixie $(LUA_TESTS)
 endif
 
 check: $(VENV)/dev ## lint, format and types
+	@tools/need luacheck=lua-check shellcheck=shellcheck
 	@$(IN_VENV) -m ruff check $(SOURCES)
 	@$(IN_VENV) -m ruff format --check $(SOURCES)
 	@$(IN_VENV) -m mypy
+	@luacheck -q packaging/openresty/lua
+	@grep -rlE '^#!/bin/(ba)?sh' .ci tools packaging | xargs shellcheck
 
 format: $(VENV)/dev ## rewrite the code in the project's format
 	@$(IN_VENV) -m ruff check --fix $(SOURCES)
@@ -63,9 +68,10 @@ bench: $(VENV)/dev ## measure speed, memory and load; prints a table
 	@tools/need $(TESTED) wrk=wrk
 	@$(IN_VENV) -m benchmarks
 
-rpm: $(VENV)/runtime ## dist/container-healthcheck-….rpm, on Debian
+rpm: $(VENV)/runtime ## the service's and the gateway's packages in dist/, on Debian
 	@tools/need $(PACKAGER)
 	@packaging/rpm/build dist $(VENV)/bin/pip
+	@packaging/rpm/build-gateway dist
 
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.10 --upgrade
 lock: $(VENV)/dev ## renew the pinned versions in requirements/
