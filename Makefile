@@ -11,9 +11,10 @@ SIDE_BY_SIDE := 4
 # Programs and the Debian packages they come in.
 ENGINE := dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static ip=iproute2 \
 	unshare=util-linux nsenter=util-linux
-GATEWAY := nginx=nginx-core haproxy=haproxy \
-	/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua \
-	/usr/share/doc/lua-cjson/copyright=lua-cjson go=golang-go jq=jq
+NGINX := nginx=nginx-core
+LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua \
+	/usr/share/doc/lua-cjson/copyright=lua-cjson
+GATEWAY := $(NGINX) $(LUA) haproxy=haproxy go=golang-go jq=jq
 PACKAGER := rpmbuild=rpm patchelf=patchelf strip=binutils xz=xz-utils /usr/bin/python3=python3
 PACKAGED := $(PACKAGER) rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
 	systemd-analyze=systemd
@@ -26,9 +27,10 @@ SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py guni
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(VENV)/runtime ## the service with sample apps on a private Docker engine, until Ctrl-C
-	@tools/need $(ENGINE) curl=curl
-	@$(IN_VENV) -m sandbox.demo
+demo: $(VENV)/runtime ## two APPO servers and a gateway, and a container's death, until Ctrl-C
+	@tools/need $(ENGINE) $(NGINX) curl=curl
+	@tools/need $(LUA) || echo "The demo goes on without what is missing."
+	@exec $(IN_VENV) -m sandbox.demo
 
 run: $(VENV)/runtime ## the service on this machine's own Docker engine; FLAGS="-port 4247 …"
 	@exec $(IN_VENV) -m container_healthcheck serve $(FLAGS)
@@ -44,8 +46,8 @@ else
 	@$(IN_VENV) -m coverage report
 	@echo "The same with the lowest versions that setup.cfg allows"
 	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration
-	@echo "The gateway, and the package"
-	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging
+	@echo "The gateway, the package and the demo"
+	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging tests/demo
 	@echo "The gateway on an nginx older than OpenResty 1.15.8.3"
 	@$(IN_VENV) -m pytest -q --older-nginx $(patsubst %,tests/gateway/test_%.py,choice bad_input disturbances)
 endif
