@@ -1,12 +1,14 @@
-"""The examples in the READMEs."""
+"""The documents in both languages, and the examples in them."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from sandbox.running_service import SOURCE
 
-READMES = ["README.md", "README.zh-CN.md"]
+LANGUAGES = {"en": "README.md", "zh": "README.zh-CN.md"}
+CHAPTERS = sorted(path.name for path in (SOURCE / "docs" / "en").glob("*.md"))
 
 # What differs from run to run, and the word it is compared as.
 VOLATILE = [
@@ -18,9 +20,24 @@ VOLATILE = [
 ]
 
 
+def chapter(language: str, name: str) -> Path:
+    """The file of one chapter, named as in `docs/en`, or of "README.md" itself."""
+    if name == "README.md":
+        return SOURCE / LANGUAGES[language]
+    return SOURCE / "docs" / language / name
+
+
+def documents(language: str) -> list[Path]:
+    """The README and the chapters behind it."""
+    return [chapter(language, name) for name in ("README.md", *CHAPTERS)]
+
+
 def fenced(text: str) -> list[tuple[str, str]]:
     """The blocks of a text, each with its kind: "console" and the like, or ""."""
-    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [
+        (kind, re.sub(f"^{indent}", "", block, flags=re.MULTILINE)) for indent, kind, block in found
+    ]
 
 
 def commands(block: str) -> list[tuple[str, str]]:
@@ -29,16 +46,20 @@ def commands(block: str) -> list[tuple[str, str]]:
     return [(command, output) for command, _, output in (each.partition("\n") for each in shown)]
 
 
-def chapter(readme: str, about: str) -> str:
-    """The chapter in which something is first named."""
-    chapters = (SOURCE / readme).read_text().split("\n## ")
-    return next(each for each in chapters if about in each)
+def blocks(document: Path, kind: str = "") -> list[list[tuple[str, str]]]:
+    """The examples of one kind, by block: "" can be run anywhere, "console" need a host."""
+    each = (commands(block) for its_kind, block in fenced(document.read_text()) if its_kind == kind)
+    return [examples for examples in each if examples]
 
 
-def examples(readme: str, kind: str = "") -> list[tuple[str, str]]:
-    """The examples of one kind: "" can be run anywhere, "console" need a host or a gateway."""
-    blocks = fenced((SOURCE / readme).read_text())
-    return [each for its_kind, block in blocks if its_kind == kind for each in commands(block)]
+def examples(language: str, kind: str = "") -> list[tuple[str, str]]:
+    """All examples of one kind."""
+    return [
+        example
+        for document in documents(language)
+        for block in blocks(document, kind)
+        for example in block
+    ]
 
 
 def steady(text: str) -> str:

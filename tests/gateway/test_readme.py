@@ -1,4 +1,4 @@
-"""The READMEs' chapter on the gateway, followed step by step on a gateway with those paths."""
+"""The chapter on the gateway, followed step by step on a gateway with those paths."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sandbox.gateway import PACKAGING, AppoServer
 from sandbox.running_service import ask
 from sandbox.waiting import wait_until
 from tests.gateway.openresty import PREFIX, TEMPLATE, OpenResty
-from tests.readme import READMES, chapter, commands, fenced
+from tests.readme import LANGUAGES, chapter, commands, fenced
 
-ABOUT = "packaging/openresty/location.conf"
+CHAPTER = "gateway.md"
 APPS = ("bk_iam", "bk_sops")
 LOG_TIME = re.compile(r"^[\d/]{10} [\d:]{8} \[error\] \d+#\d+: \*\d+ ", re.MULTILINE)
 
 
 @pytest.fixture
 def gateway(appos: list[AppoServer]) -> Iterator[OpenResty]:
-    """A gateway that serves the stock way, and the two apps of the READMEs."""
+    """A gateway that serves the stock way, and the two apps of the chapter."""
     for server in appos:
         for app_code in APPS:
             server.deploy(app_code)
@@ -82,10 +82,10 @@ def status_of(path: str) -> int:
     return ask(80, path).status
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_the_chapter(readme: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_chapter(language: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
     configurations = []
-    for kind, block in fenced(chapter(readme, ABOUT)):
+    for kind, block in fenced(chapter(language, CHAPTER).read_text()):
         if kind == "sh":
             gateway.run(block)
         elif kind == "console":
@@ -112,7 +112,7 @@ def test_the_chapter(readme: str, gateway: OpenResty, appos: list[AppoServer]) -
 @pytest.fixture
 def set_up(gateway: OpenResty) -> OpenResty:
     """The gateway after the chapter's steps 2 and 3, as far as they change it."""
-    blocks = fenced(chapter("README.md", ABOUT))
+    blocks = fenced(chapter("en", CHAPTER).read_text())
     gateway.run(next(block for kind, block in blocks if kind == "sh" and "cp lua" in block))
     shown = next(block for kind, block in blocks if kind == "nginx" and "target_up" in block)
     template = gateway.path(TEMPLATE)

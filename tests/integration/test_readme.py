@@ -1,4 +1,4 @@
-"""The READMEs tell the truth: every example is run, and every table is compared."""
+"""The documents tell the truth: every example is run, and every table is compared."""
 
 from __future__ import annotations
 
@@ -14,80 +14,186 @@ from container_healthcheck.model.verdict import Code
 from container_healthcheck.settings import documented_settings, shown
 from sandbox.private_engine import PrivateEngine
 from sandbox.running_service import SOURCE, RunningService
-from sandbox.waiting import wait_for
+from sandbox.waiting import wait_until
 from tests.conftest import require_engine
-from tests.readme import READMES, examples, steady
+from tests.readme import CHAPTERS, LANGUAGES, blocks, chapter, documents, examples, steady
 
 PORT = "4246"
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[RunningService]:
-    """A service on a host as the examples show it."""
+    """A service on a host as the examples show it.
+
+    With one worker: several may see a change a moment apart.
+    """
     require_engine()
     with PrivateEngine() as engine:
         engine.run("bk_iam-1709878117")
         engine.run("bk_monitorv3-1709878117", command="sh -c 'exit 1'")
-        with RunningService(engine.url) as service:
-            wait_for(lambda: b"exited" in service.check("bk_monitorv3").body, "the dead app")
-            wait_for(lambda: service.code("bk_iam") == 0, "the live app")
+        with RunningService(engine.url, workers=1) as service:
             yield service
 
 
-@pytest.mark.parametrize("readme", READMES)
+def settle(service: RunningService) -> None:
+    """Waits until the host is what every block of examples begins with."""
+    wait_until(
+        lambda: service.get("/apps/health").json["message"],
+        {"bk_iam": 0, "bk_monitorv3": 13}.__eq__,
+        "the host to be as the examples show it",
+    )
+
+
+DOCUMENTS = [path for language in LANGUAGES for path in documents(language)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [path for path in DOCUMENTS if blocks(path)],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
 def test_every_example_gives_what_is_printed(
-    readme: str, service: RunningService, tmp_path: Path
+    document: Path, service: RunningService, tmp_path: Path
 ) -> None:
     command_file = tmp_path / "container-healthcheck"
     command_file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m container_healthcheck "$@"\n')
     command_file.chmod(0o755)
     environment = {**service.environment, "PATH": f"{tmp_path}:{service.environment['PATH']}"}
-    assert len(examples(readme)) >= 9
 
-    for command, printed in examples(readme):
-        done = subprocess.run(
-            command.replace(f":{PORT}", f":{service.port}").replace("curl ", "curl -s ", 1),
-            shell=True,
-            env=environment,
-            cwd=SOURCE,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        output = done.stdout if done.stdout.endswith("\n") else done.stdout + "\n"
-        output = output.replace("\r\n", "\n").replace(f":{service.port}", f":{PORT}")
-        if printed.endswith("…\n"):
-            assert output.startswith(printed.removesuffix("…\n")), command
-        else:
-            assert steady(output) == steady(printed), f"{command}\n{done.stderr}"
+    for block in blocks(document):
+        settle(service)
+        for command, printed in block:
+            done = subprocess.run(
+                command.replace(f":{PORT}", f":{service.port}").replace("curl ", "curl -s ", 1),
+                shell=True,
+                env=environment,
+                cwd=SOURCE,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            output = done.stdout if done.stdout.endswith("\n") else done.stdout + "\n"
+            output = output.replace("\r\n", "\n").replace(f":{service.port}", f":{PORT}")
+            if printed.endswith("…\n"):
+                assert output.startswith(printed.removesuffix("…\n")), command
+            else:
+                assert steady(output) == steady(printed), f"{command}\n{done.stderr}"
 
 
-def test_both_languages_show_the_same_examples() -> None:
-    assert examples("README.md") == examples("README.zh-CN.md")
+def test_there_are_examples_to_run() -> None:
+    assert len(examples("en")) >= 11
+
+
+# --- both languages say the same
 
 
 def test_both_languages_have_the_same_chapters() -> None:
-    english, chinese = ((SOURCE / readme).read_text() for readme in READMES)
+    files = [
+        {path.name for path in (SOURCE / "docs" / language).iterdir()} for language in LANGUAGES
+    ]
+    assert files[0] == files[1]
 
-    levels = [re.findall(r"^#+ ", text, re.MULTILINE) for text in (english, chinese)]
-    assert levels[0] == levels[1]
-    assert english.count("\n|") == chinese.count("\n|")
+
+NAMES = pytest.mark.parametrize("name", ["README.md", *CHAPTERS])
 
 
-def table(readme: str, first: str) -> list[list[str]]:
+@NAMES
+@pytest.mark.parametrize("kind", ["", "console"])
+def test_both_languages_show_the_same_examples(name: str, kind: str) -> None:
+    assert blocks(chapter("en", name), kind) == blocks(chapter("zh", name), kind)
+
+
+@NAMES
+def test_both_languages_have_the_same_form(name: str) -> None:
+    english, chinese = (chapter(language, name).read_text() for language in LANGUAGES)
+
+    for mark in (r"^#+ ", r"^ *```\w*", r"^\|", r"^ *(?:-|\d+\.) "):
+        forms = [re.findall(mark, text, re.MULTILINE) for text in (english, chinese)]
+        assert forms[0] == forms[1], mark
+    # They name each other in different places, and the same things in the same order otherwise.
+    forms = [[normal(target) for target in links(text)[1:]] for text in (english, chinese)]
+    assert forms[0] == forms[1]
+
+
+def normal(target: str) -> str:
+    """A link without what is different in each language."""
+    target = target.partition("#")[0]
+    return target.replace("docs/zh/", "docs/en/").replace("../zh/", "../en/")
+
+
+def test_both_languages_have_the_same_pictures() -> None:
+    for path in (SOURCE / "docs" / "en").glob("*.svg"):
+        shapes = [
+            re.sub(
+                r">[^<>{}]+<|xml:lang=\S+|font: .*",
+                "",
+                (SOURCE / "docs" / each / path.name).read_text(),
+            )
+            for each in LANGUAGES
+        ]
+        assert shapes[0] == shapes[1]
+        assert "prefers-color-scheme: dark" in shapes[0]
+
+
+@pytest.mark.parametrize("readme", LANGUAGES.values())
+def test_a_readme_is_short(readme: str) -> None:
+    assert len((SOURCE / readme).read_text().splitlines()) <= 150
+
+
+# --- links
+
+
+def links(text: str) -> list[str]:
+    """What the links of a text point to."""
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+def anchors(document: Path) -> set[str]:
+    """What `#…` can point to in a document, as GitHub makes it."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
+OTHERS = [*SOURCE.glob("*.md"), SOURCE / "benchmarks" / "README.md"]
+
+
+@pytest.mark.parametrize(
+    "document", sorted({*DOCUMENTS, *OTHERS}), ids=lambda path: str(path.relative_to(SOURCE))
+)
+def test_no_link_is_dead(document: Path) -> None:
+    for link in links(document.read_text()):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_readme_leads_to_every_chapter(language: str) -> None:
+    readme = chapter(language, "README.md")
+    linked = {(SOURCE / link.partition("#")[0]).resolve() for link in links(readme.read_text())}
+
+    assert set(documents(language)[1:]) <= linked
+
+
+# --- tables
+
+
+def table(document: Path, first: str) -> list[list[str]]:
     """The cells of the table rows that begin with a cell like `first`."""
-    text = (SOURCE / readme).read_text()
-    rows = re.findall(rf"^\| ({first}) \|(.*)\|$", text, re.MULTILINE)
+    rows = re.findall(rf"^\| ({first}) \|(.*)\|$", document.read_text(), re.MULTILINE)
     split = re.compile(r"(?<!\\)\|")
     return [[row[0], *(cell.strip() for cell in split.split(row[1]))] for row in rows]
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_the_settings_are_those_of_the_code(readme: str) -> None:
-    empty = {"README.md": "empty", "README.zh-CN.md": "空"}[readme]
+@pytest.mark.parametrize(("language", "empty"), [("en", "empty"), ("zh", "空")])
+def test_the_settings_are_those_of_the_code(language: str, empty: str) -> None:
     printed = {
         row[0].strip("`"): row[1].strip("`").replace(r"\|", "|")
-        for row in table(readme, "`[A-Z_]+`")
+        for row in table(chapter(language, "settings.md"), "`[A-Z_]+`")
     }
 
     assert printed == {
@@ -96,6 +202,7 @@ def test_the_settings_are_those_of_the_code(readme: str) -> None:
     }
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_the_codes_are_those_of_the_code(readme: str) -> None:
-    assert [int(row[0]) for row in table(readme, r"\d+")] == [int(code) for code in Code]
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_codes_are_those_of_the_code(language: str) -> None:
+    rows = table(chapter(language, "answers.md"), r"\d+")
+    assert [int(row[0]) for row in rows] == [int(code) for code in Code]

@@ -51,11 +51,11 @@ def test_it_serves_checks(running: Host, app: str) -> None:
     assert answer["message"]["names"] == f"{app}-1709878117"
 
 
-def test_the_readmes_examples_of_an_installed_package(running: Host, fleet: Fleet) -> None:
-    """Of those that change nothing; the engine here has other containers than the README's."""
+def test_the_documents_examples_of_an_installed_package(running: Host, fleet: Fleet) -> None:
+    """Of those that change nothing; the engine here has other containers than theirs."""
     shown = [
         (command, printed)
-        for command, printed in examples("README.md", "console")
+        for command, printed in examples("en", "console")
         if command.startswith(("curl -s http://localhost:4246/", "container-healthcheck "))
     ]
     assert len(shown) >= 4
