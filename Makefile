@@ -22,7 +22,7 @@ TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench rpm lock clean
+.PHONY: help demo run test check format bench build rpm install uninstall lock clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -65,9 +65,16 @@ bench: $(VENV)/dev ## measure speed, memory and load; prints a table
 	@tools/need $(TESTED) wrk=wrk
 	@$(IN_VENV) -m benchmarks
 
-rpm: $(VENV)/runtime ## dist/container-healthcheck-….rpm, on Debian
+build: rpm ## the same as rpm
+rpm: $(VENV)/runtime ## the package, dist/container-healthcheck-….rpm, on Debian
 	@tools/need $(PACKAGER)
 	@packaging/rpm/build dist $(VENV)/bin/pip
+
+install: ## the service on this host, as root: by the package where rpm has the host's, else in /opt
+	@packaging/install $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+
+uninstall: ## remove it; changed settings are kept
+	@packaging/install --remove
 
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.10 --upgrade
 lock: $(VENV)/dev ## renew the pinned versions in requirements/
