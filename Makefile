@@ -15,9 +15,9 @@ NGINX := nginx=nginx-core
 LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua \
 	/usr/share/doc/lua-cjson/copyright=lua-cjson
 GATEWAY := $(NGINX) $(LUA) haproxy=haproxy go=golang-go jq=jq
-PACKAGER := rpmbuild=rpm patchelf=patchelf strip=binutils xz=xz-utils /usr/bin/python3=python3
-PACKAGED := $(PACKAGER) rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
-	systemd-analyze=systemd
+PACKAGER := dpkg-deb=dpkg /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
+PACKAGED := $(PACKAGER) rpmbuild=rpm rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
+	systemd-analyze=systemd groff=groff-base
 TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 

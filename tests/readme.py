@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from sandbox.running_service import SOURCE
@@ -18,6 +21,11 @@ VOLATILE = [
     (re.compile(r"((About )?(a|an|\d+) \w+|Less than a second) ago"), "TIME ago"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"), "DATE"),
 ]
+
+
+def help_commands() -> list[str]:
+    """The commands that `--help` lists."""
+    return re.findall(r"^    (\w+)\b", help_of(""), re.MULTILINE)
 
 
 def chapter(language: str, name: str) -> Path:
@@ -38,6 +46,11 @@ def fenced(text: str) -> list[tuple[str, str]]:
     return [
         (kind, re.sub(f"^{indent}", "", block, flags=re.MULTILINE)) for indent, kind, block in found
     ]
+
+
+def links(text: str) -> list[str]:
+    """What the links and pictures of a text point to."""
+    return re.findall(r"\]\(([^)\s]+)\)", text)
 
 
 def commands(block: str) -> list[tuple[str, str]]:
@@ -67,3 +80,15 @@ def steady(text: str) -> str:
     for pattern, word in VOLATILE:
         text = pattern.sub(word, text)
     return text
+
+
+def help_of(command: str) -> str:
+    """What `container-healthcheck COMMAND --help` says on a usual terminal; "" is no command."""
+    return subprocess.run(
+        [sys.executable, "-m", "container_healthcheck", *filter(None, [command]), "--help"],
+        cwd=SOURCE,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout

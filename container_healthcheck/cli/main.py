@@ -1,4 +1,4 @@
-"""The command line: `container-healthcheck serve | check | list | drain | undrain`.
+"""The command line: `container-healthcheck serve | check | list | drain | undrain | completion`.
 
 What is called wrongly exits with 2, and with 3 (unknown) where a monitoring system may be asking.
 """
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from container_healthcheck import __version__
 from container_healthcheck import settings as config
-from container_healthcheck.cli import commands, environment_file
+from container_healthcheck.cli import commands, completion, environment_file
 from container_healthcheck.cli.commands import FAILED, complain
 from container_healthcheck.server.launch import flags_as_environment, serve
 from container_healthcheck.settings import Settings, SettingsError
@@ -124,7 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(subparsers)
     _add_drain(subparsers)
     _add_undrain(subparsers)
+    _add_completion(subparsers)
     return parser
+
+
+def _example(command: str) -> str:
+    return f"Example: {command}"
 
 
 def _add_serve(subparsers: Any) -> None:
@@ -134,6 +139,7 @@ def _add_serve(subparsers: Any) -> None:
         allow_abbrev=False,
         description="Runs the service. Every flag may have one dash or two, and wins over the"
         " environment variable CONTAINER_HEALTHCHECK_….",
+        epilog=_example("container-healthcheck serve -port 4246 -ngx-port 8010"),
     )
     serve.set_defaults(run=_serve, wrong_call=WRONG_CALL)
     for setting in config.documented_settings():
@@ -154,7 +160,11 @@ def _add_text_flag(parser: argparse.ArgumentParser, flag: str, meaning: str) -> 
 
 
 def _add_check(subparsers: Any) -> None:
-    check = subparsers.add_parser("check", help="whether an app is healthy here: exit 0, 2 or 3")
+    check = subparsers.add_parser(
+        "check",
+        help="whether an app is healthy here: exit 0, 2 or 3",
+        epilog=_example("container-healthcheck check bk_iam"),
+    )
     check.set_defaults(run=_with_settings(commands.check), wrong_call=commands.UNKNOWN)
     check.add_argument("app_code")
     check.add_argument("--direct", action="store_true", help="ask Docker itself, not the service")
@@ -162,7 +172,11 @@ def _add_check(subparsers: Any) -> None:
 
 
 def _add_list(subparsers: Any) -> None:
-    overview = subparsers.add_parser("list", help="all apps: exit 0 if all are healthy, 2, or 3")
+    overview = subparsers.add_parser(
+        "list",
+        help="all apps: exit 0 if all are healthy, 2, or 3",
+        epilog=_example("container-healthcheck list --json"),
+    )
     overview.set_defaults(run=_with_settings(commands.list_apps), wrong_call=commands.UNKNOWN)
     _add_question(overview)
 
@@ -173,7 +187,11 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_drain(subparsers: Any) -> None:
-    drain = subparsers.add_parser("drain", help="take an app, or the whole host, out on purpose")
+    drain = subparsers.add_parser(
+        "drain",
+        help="take an app, or the whole host, out on purpose",
+        epilog=_example("container-healthcheck drain bk_iam --reason 'disk change' --for 30m"),
+    )
     drain.set_defaults(run=_with_settings(commands.drain), wrong_call=WRONG_CALL)
     _add_target(drain)
     drain.add_argument("--reason", default="", metavar="TEXT", help="why, for those who wonder")
@@ -188,9 +206,26 @@ def _add_drain(subparsers: Any) -> None:
 
 
 def _add_undrain(subparsers: Any) -> None:
-    undrain = subparsers.add_parser("undrain", help="end a drain")
+    undrain = subparsers.add_parser(
+        "undrain", help="end a drain", epilog=_example("container-healthcheck undrain bk_iam")
+    )
     undrain.set_defaults(run=_with_settings(commands.undrain), wrong_call=WRONG_CALL)
     _add_target(undrain)
+
+
+def _add_completion(subparsers: Any) -> None:
+    script = subparsers.add_parser(
+        "completion",
+        help="print a script that completes commands, flags and apps in a shell",
+        epilog=_example("source <(container-healthcheck completion bash)"),
+    )
+    script.set_defaults(run=_print_completion, wrong_call=WRONG_CALL)
+    script.add_argument("shell", choices=["bash"], help="the shell")
+
+
+def _print_completion(_: argparse.Namespace, __: Mapping[str, str]) -> int:
+    print(completion.bash(_parser()), end="")
+    return 0
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,13 +11,25 @@ from pathlib import Path
 
 import pytest
 
+from container_healthcheck import __version__
 from container_healthcheck.model.verdict import Code
 from container_healthcheck.settings import documented_settings, shown
 from sandbox.private_engine import PrivateEngine
 from sandbox.running_service import SOURCE, RunningService
-from sandbox.waiting import wait_until
+from sandbox.waiting import free_port, wait_until
 from tests.conftest import require_engine
-from tests.readme import CHAPTERS, LANGUAGES, blocks, chapter, documents, examples, steady
+from tests.readme import (
+    CHAPTERS,
+    LANGUAGES,
+    blocks,
+    chapter,
+    documents,
+    examples,
+    help_commands,
+    help_of,
+    links,
+    steady,
+)
 
 PORT = "4246"
 
@@ -44,22 +57,34 @@ def settle(service: RunningService) -> None:
     )
 
 
+COMMANDS = help_commands()
+
+
+def name_of(document: Path) -> str:
+    """The path of a document in this checkout."""
+    return str(document.relative_to(SOURCE))
+
+
 DOCUMENTS = [path for language in LANGUAGES for path in documents(language)]
+
+
+@pytest.fixture
+def environment(service: RunningService, tmp_path: Path) -> dict[str, str]:
+    """Where `container-healthcheck` is a command, and knows the service."""
+    program = tmp_path / "container-healthcheck"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m container_healthcheck "$@"\n')
+    program.chmod(0o755)
+    return {**service.environment, "PATH": f"{tmp_path}:{service.environment['PATH']}"}
 
 
 @pytest.mark.parametrize(
     "document",
     [path for path in DOCUMENTS if blocks(path)],
-    ids=lambda path: str(path.relative_to(SOURCE)),
+    ids=name_of,
 )
 def test_every_example_gives_what_is_printed(
-    document: Path, service: RunningService, tmp_path: Path
+    document: Path, service: RunningService, environment: dict[str, str]
 ) -> None:
-    command_file = tmp_path / "container-healthcheck"
-    command_file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m container_healthcheck "$@"\n')
-    command_file.chmod(0o755)
-    environment = {**service.environment, "PATH": f"{tmp_path}:{service.environment['PATH']}"}
-
     for block in blocks(document):
         settle(service)
         for command, printed in block:
@@ -82,6 +107,33 @@ def test_every_example_gives_what_is_printed(
 
 def test_there_are_examples_to_run() -> None:
     assert len(examples("en")) >= 11
+
+
+def test_the_examples_that_help_shows_work(
+    service: RunningService, environment: dict[str, str]
+) -> None:
+    expected = {"check": 0, "list": 2, "drain": 0, "undrain": 0, "completion": 0}
+    settle(service)
+    exits = {}
+    for command in expected:
+        done = subprocess.run(
+            ["bash", "-c", example_of(command)], env=environment, cwd=SOURCE, check=False
+        )
+        exits[command] = done.returncode
+    assert exits == expected
+    assert {*expected, "serve"} == set(COMMANDS)
+
+    port = free_port()
+    flags = shlex.split(example_of("serve").replace(PORT, str(port)))[2:]
+    engine = service.environment["DOCKER_HOST"]
+    with RunningService(engine, bind=f"127.0.0.1:{port}", flags=flags) as another:
+        assert another.code("nope") == 12
+
+
+def example_of(command: str) -> str:
+    """The example that the command's `--help` ends with."""
+    (example,) = re.findall(r"^Example: (.*)$", help_of(command), re.MULTILINE)
+    return str(example)
 
 
 # --- both languages say the same
@@ -143,11 +195,6 @@ def test_a_readme_is_short(readme: str) -> None:
 # --- links
 
 
-def links(text: str) -> list[str]:
-    """What the links of a text point to."""
-    return re.findall(r"\]\(([^)\s]+)\)", text)
-
-
 def anchors(document: Path) -> set[str]:
     """What `#…` can point to in a document, as GitHub makes it."""
     prose = re.sub(r"^ *```.*?^ *```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -158,9 +205,7 @@ def anchors(document: Path) -> set[str]:
 OTHERS = [*SOURCE.glob("*.md"), SOURCE / "benchmarks" / "README.md"]
 
 
-@pytest.mark.parametrize(
-    "document", sorted({*DOCUMENTS, *OTHERS}), ids=lambda path: str(path.relative_to(SOURCE))
-)
+@pytest.mark.parametrize("document", sorted({*DOCUMENTS, *OTHERS}), ids=name_of)
 def test_no_link_is_dead(document: Path) -> None:
     for link in links(document.read_text()):
         if link.startswith("https://"):
@@ -191,18 +236,75 @@ def table(document: Path, first: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(("language", "empty"), [("en", "empty"), ("zh", "空")])
 def test_the_settings_are_those_of_the_code(language: str, empty: str) -> None:
-    printed = {
-        row[0].strip("`"): row[1].strip("`").replace(r"\|", "|")
+    printed = [
+        (row[0].strip("`"), row[1].strip("`").replace(r"\|", "|"))
         for row in table(chapter(language, "settings.md"), "`[A-Z_]+`")
-    }
+    ]
 
-    assert printed == {
-        setting.name.upper(): shown(setting.metadata["default"]).replace("empty", empty)
+    assert printed == [
+        (setting.name.upper(), shown(setting.metadata["default"]).replace("empty", empty))
         for setting in documented_settings()
-    }
+    ]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_codes_are_those_of_the_code(language: str) -> None:
+def test_the_flags_and_commands_are_those_of_the_code(language: str) -> None:
+    """None is shown that does not exist; that none is missing, `--help` sees to."""
+    said = " ".join(map(help_of, ["", *COMMANDS])).replace(",", " ")
+    text = chapter(language, "command-line.md").read_text()
+    shown_commands = re.findall(r"^container-healthcheck (\w+) ", text, re.MULTILINE)
+
+    assert list(dict.fromkeys(shown_commands)) == COMMANDS
+    for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text):
+        assert f"{flag} " in said, flag
+
+
+# Of each code, what to ask to get it on the examples' host; the others are in tests of their own.
+ASKED = {
+    0: ["/health", "/apps/health/bk_iam"],
+    12: ["/apps/health/nope"],
+    13: ["/apps/health/bk_monitorv3"],
+    20: ["/apps/health/-"],
+    21: ["/nope"],
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_codes_are_those_of_the_code(language: str, service: RunningService) -> None:
     rows = table(chapter(language, "answers.md"), r"\d+")
-    assert [int(row[0]) for row in rows] == [int(code) for code in Code]
+    printed = {int(row[0]): re.split(r"[,、] ?", row[2]) for row in rows}
+    assert list(printed) == [int(code) for code in Code]
+
+    settle(service)
+    for code, paths in ASKED.items():
+        for path in paths:
+            answer = service.get(path)
+            assert (answer.code, str(answer.status) in printed[code]) == (code, True), path
+    assert service.get("/health", method="POST").status == 405
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_paths_are_those_of_the_code(language: str, service: RunningService) -> None:
+    settle(service)
+    rows = table(chapter(language, "answers.md"), "`/[^`]*`")
+    assert len(rows) >= 6
+
+    for row in rows:
+        path = row[0].strip("`").replace("<app_code>", "bk_iam")
+        assert service.get(path).status == 200, path
+
+
+# --- names of other things
+
+
+@pytest.mark.parametrize("document", sorted({*DOCUMENTS, *OTHERS}), ids=name_of)
+def test_what_is_named_exists(document: Path) -> None:
+    text = document.read_text()
+    if document.name == "CHANGELOG.md":
+        return
+    targets = set(re.findall(r"^([a-z-]+):.*##", (SOURCE / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets
+    for path in re.findall(r"`((?:packaging|tests|sandbox|docs|benchmarks)/[^` ]*)`", text):
+        assert (SOURCE / path).exists(), path
+    for version in re.findall(r"container-healthcheck-(\d+\.\d+\.\d+)-1\.x86_64\.rpm", text):
+        assert version == __version__
