@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
 INSTALL := pip install -q --disable-pip-version-check --require-hashes
+NOT_HAD := { echo "The packages could not be had: is there a network, and space? Then make goes on." >&2; exit 1; }
 
 # The tests mostly wait, each for its own engine, service and nginx.
 SIDE_BY_SIDE := 4
@@ -22,10 +23,10 @@ TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench build rpm install uninstall lock clean
+.PHONY: help demo run test test-all check format bench build rpm install uninstall lock clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/runtime ## two APPO servers and a gateway, and a container's death, until Ctrl-C
 	@tools/need $(ENGINE) $(NGINX) curl=curl
@@ -36,7 +37,7 @@ run: $(VENV)/runtime ## the service on this machine's own Docker engine; FLAGS="
 	@exec $(IN_VENV) -m container_healthcheck serve $(FLAGS)
 
 test: $(VENV)/dev $(VENV)-lowest/ready ## all tests, with coverage; ARGS="tests/unit -k …" for some
-	@tools/need $(TESTED)
+	@tools/need $(TESTED) || { [ -z "$$CI" ] && echo "The tests that need them are skipped, and say so."; }
 	@$(IN_VENV) -m coverage erase
 ifdef ARGS
 	@$(IN_VENV) -m pytest $(ARGS)
@@ -51,6 +52,11 @@ else
 	@echo "The gateway on an nginx older than OpenResty 1.15.8.3"
 	@$(IN_VENV) -m pytest -q --older-nginx $(patsubst %,tests/gateway/test_%.py,choice bad_input disturbances)
 endif
+
+test-all: ## the whole on fresh Debians as well: 12, 13 and, in part, sid; as root, for hours
+	tools/on-debian bookworm make check test
+	tools/on-debian trixie make check test
+	tools/on-debian sid make test ARGS="-n $(SIDE_BY_SIDE) tests/unit tests/integration"
 
 check: $(VENV)/dev ## lint, format and types
 	@$(IN_VENV) -m ruff check $(SOURCES)
@@ -90,17 +96,17 @@ $(VENV)/runtime: requirements/runtime.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is too old: Python 3.10 or later is needed (make PYTHON=python3.11 …)" >&2; exit 1; }
 	@echo "Making the virtual environment $(VENV) and installing requirements/runtime.txt"
-	@[ -x $(IN_VENV) ] || $(PYTHON) -m venv $(VENV)
-	@$(IN_VENV) -m $(INSTALL) -r requirements/runtime.txt
+	@$(IN_VENV) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(IN_VENV) -m $(INSTALL) -r requirements/runtime.txt || $(NOT_HAD)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime requirements/dev.txt
 	@echo "Installing requirements/dev.txt into $(VENV)"
-	@$(IN_VENV) -m $(INSTALL) -r requirements/dev.txt
+	@$(IN_VENV) -m $(INSTALL) -r requirements/dev.txt || $(NOT_HAD)
 	@touch $@
 
 $(VENV)-lowest/ready: $(VENV)/runtime requirements/lowest.txt
 	@echo "Making the virtual environment $(VENV)-lowest and installing requirements/lowest.txt"
 	@$(IN_VENV) -m venv --clear $(VENV)-lowest
-	@$(VENV)-lowest/bin/python -m $(INSTALL) -r requirements/lowest.txt
+	@$(VENV)-lowest/bin/python -m $(INSTALL) -r requirements/lowest.txt || $(NOT_HAD)
 	@touch $@

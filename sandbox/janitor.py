@@ -31,7 +31,11 @@ def main(command: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Not SIG_IGN, which the command would inherit.
         signal.signal(number, lambda *_: None)
-    folder = Path(tempfile.mkdtemp(prefix="chc-world-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="chc-world-"))
+    except OSError as error:
+        print(f"No folder for what is temporary: {error}", file=sys.stderr)
+        return 1
     try:
         return _run(command, folder)
     finally:

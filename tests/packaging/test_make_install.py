@@ -17,7 +17,7 @@ from tests.packaging.hosts import SOURCE, SYSCONFIG, UNIT, Host, await_ready, us
 
 _SOURCES = (
     *("Makefile", "tools", "packaging", "requirements", "container_healthcheck", "setup.cfg"),
-    *("pyproject.toml", "README.md", "LICENSE"),
+    *("pyproject.toml", "README.md", "LICENSE", "docs"),
 )
 HOME = f"/opt/{UNIT}"
 ANSWER = """$ curl http://localhost:4246/container-healthcheck/health
