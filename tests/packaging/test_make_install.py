@@ -52,6 +52,8 @@ def without_rpm(boot_host: Callable[..., Host], checkout: Path) -> Iterator[Host
         pip = "/var/online/bin/pip -q --disable-pip-version-check"
         host.run_online(
             f"""python3 -m venv /var/online
+            # They would be files of this machine.
+            unset REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
             [ ! -e /packages/trusted.crt ] || export PIP_CERT=/packages/trusted.crt
             {pip} download -d /packages/wheels setuptools wheel
             cd /packages/source
