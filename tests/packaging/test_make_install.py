@@ -65,81 +65,74 @@ def without_rpm(boot_host: Callable[..., Host], checkout: Path) -> Iterator[Host
         host.container.remove(force=True)
 
 
-@pytest.fixture
-def clean(without_rpm: Host) -> Iterator[Host]:
-    """The same, with nothing installed; the port is free again afterwards."""
-    yield without_rpm
-    without_rpm.run(_UNINSTALL)
-    without_rpm.run(f"rm -rf {SYSCONFIG}*")
+@pytest.fixture(scope="module")
+def said(without_rpm: Host) -> str:
+    """What the first installation says, on a host where another was interrupted."""
+    without_rpm.run(f"mkdir -p {HOME}/bin; ln -s /nowhere {HOME}/bin/python")
+    return without_rpm.run(_INSTALL)
 
 
-def test_it_installs_and_serves(clean: Host) -> None:
-    said = clean.run(_INSTALL)
+def test_an_ordinary_user_is_told(without_rpm: Host) -> None:
+    user = "setpriv --reuid=65534"
+    told = without_rpm.run(_INSTALL.replace("make", f"{user} make"), check=False)
+
+    assert "make install: run this as root" in told
+
+
+def test_a_taken_port_is_named_before_anything_is_done(without_rpm: Host) -> None:
+    host = without_rpm
+    host.run("systemd-run -q --unit=taken python3 -m http.server 4246")
+    wait_for(lambda: host.exit_code("curl -s -m 1 127.0.0.1:4246") != 7, "the port to be taken")
+    try:
+        told = host.run(_INSTALL, check=False)
+    finally:
+        host.run("systemctl stop taken")
+
+    assert "make install: 127.0.0.1:4246 is taken by another program: stop it first" in told
+    assert host.exit_code(f"test -e {HOME}") == 1
+
+
+def test_it_installs_and_serves(said: str, without_rpm: Host) -> None:
+    host = without_rpm
 
     assert said.endswith(ANSWER)
     assert f"==> Making the virtual environment {HOME}" in said
-    assert clean.run(f"systemctl is-enabled {UNIT}") == "enabled"
-    assert clean.property("User") == UNIT
-    assert clean.run(f"{UNIT} --version") == f"container-healthcheck {__version__}"
-    use_engine(clean)
-    await_ready(clean)
-    assert "CODE" in clean.run(f"{UNIT} list", check=False)
+    assert host.run(f"systemctl is-enabled {UNIT}") == "enabled"
+    assert host.property("User") == UNIT
+    assert host.run(f"{UNIT} --version") == f"container-healthcheck {__version__}"
+    use_engine(host)
+    await_ready(host)
+    assert "CODE" in host.run(f"{UNIT} list", check=False)
 
 
-def test_a_second_time_keeps_the_settings(clean: Host) -> None:
-    clean.run(_INSTALL)
-    clean.run(f"sed -i 's/-port 4246/-port 4300/' {SYSCONFIG}")
-    clean.run(f"{UNIT} drain bk_iam --url http://127.0.0.1:4246/container-healthcheck", check=False)
+def test_a_second_time_keeps_the_settings_and_the_marks(said: str, without_rpm: Host) -> None:
+    host = without_rpm
+    host.run(f"{UNIT} drain bk_iam")
+    host.run(f"sed -i 's/-port 4246/-port 4300/' {SYSCONFIG}")
+    settings = host.run(f"cat {SYSCONFIG}")
 
-    said = clean.run(_INSTALL)
+    again = host.run(_INSTALL)
 
-    assert "==> Keeping the settings" in said
-    assert said.endswith(ANSWER.replace("4246", "4300"))
-    assert clean.run(f"ls -d {HOME} /var/lib/{UNIT}/*").count("\n") >= 1
-
-
-def test_what_was_interrupted_is_done_again(clean: Host) -> None:
-    clean.run(f"mkdir -p {HOME}/bin {HOME}/lib; ln -s /nowhere {HOME}/bin/python")
-
-    assert clean.run(_INSTALL).endswith(ANSWER)
+    assert "==> Keeping the settings" in again
+    assert "==> Making the virtual environment" not in again
+    assert again.endswith(ANSWER.replace("4246", "4300"))
+    assert host.run(f"cat {SYSCONFIG}") == settings
+    assert host.ask("/apps/health/bk_iam", 4300)["code"] == 15
 
 
-def test_it_is_removed(clean: Host) -> None:
-    clean.run(_INSTALL)
-    clean.run(f"echo '# mine' >>{SYSCONFIG}")
+def test_it_is_removed(said: str, without_rpm: Host) -> None:
+    host = without_rpm
 
-    said = clean.run(_UNINSTALL)
+    assert f"==> Keeping your settings as {SYSCONFIG}.saved" in host.run(_UNINSTALL)
 
-    assert f"==> Keeping your settings as {SYSCONFIG}.saved" in said
-    found = clean.run(
+    found = host.run(
         "find / -xdev -name '*container-healthcheck*' -not -path '/packages/*'"
         " -not -path '/proc/*' -not -path '/sys/*'"
     )
     assert found == f"{SYSCONFIG}.saved"
-    assert clean.exit_code(f"getent passwd {UNIT}") != 0
-    assert clean.ask("/health") is None
-    assert clean.run(_UNINSTALL) == "container-healthcheck is not installed here."
-
-
-def test_a_taken_port_is_named_before_anything_is_done(clean: Host) -> None:
-    holder = (
-        "import socket, time; s = socket.socket(); s.bind(('', 4246)); s.listen(); time.sleep(1e6)"
-    )
-    clean.run(f'systemd-run -q --unit=taken python3 -c "{holder}"')
-    wait_for(lambda: clean.exit_code("curl -s -m 1 127.0.0.1:4246") != 7, "the port to be taken")
-    try:
-        said = clean.run(_INSTALL, check=False)
-    finally:
-        clean.run("systemctl stop taken")
-
-    assert "make install: 127.0.0.1:4246 is taken by another program: stop it first" in said
-    assert clean.exit_code(f"test -e {HOME}") == 1
-
-
-def test_an_ordinary_user_is_told(without_rpm: Host) -> None:
-    said = without_rpm.run(f"setpriv --reuid=65534 sh -c '{_INSTALL}'", check=False)
-
-    assert "make install: run this as root" in said
+    assert host.exit_code(f"getent passwd {UNIT}") != 0
+    assert host.ask("/health", 4300) is None
+    assert host.run(_UNINSTALL) == "container-healthcheck is not installed here."
 
 
 def test_where_rpm_has_the_hosts_packages(host: Host, checkout: Path, tmp_path: Path) -> None:
