@@ -1,7 +1,11 @@
-"""The sheet: the latest probe of each app, written by the worker that asks and read by all.
+"""The sheet: what only the worker that leads sees, shown to all.
 
 Other than the ledger it is read only when somebody wants to see it: a probe that changes nothing is
-no news, and yet people and monitoring systems ask when it was and how long it took.
+no news, and yet people and monitoring systems ask when it was and how long it took. It is also what
+every worker tells of probes and events counted, so that their counters are the same.
+
+A new text is written beside the one before, and then the header points to it: whoever is killed
+while writing has changed nothing, and the next lead counts on from there.
 """
 
 from __future__ import annotations
@@ -9,9 +13,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.probes import LastProbe, Observed
+
+# How long a lock is waited for, in seconds: it is held for microseconds, unless its holder is
+# frozen.
+PATIENCE, PAUSE = 0.2, 0.002
+
+# Where the text begins, and how long it is.
+_HEADER = struct.Struct("=QQ")
 
 
 class Sheet:
@@ -20,24 +34,51 @@ class Sheet:
     def __init__(self, file: int) -> None:
         self._file = file
 
-    def write(self, probes: Mapping[str, LastProbe]) -> None:
-        """Puts these in place of all. Raises OSError when that cannot be done now."""
-        text = json.dumps(probes, separators=(",", ":")).encode()
-        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, text, 0)
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
+    def write(self, observed: Observed) -> None:
+        """Puts this in place of all. Raises OSError when that cannot be done now."""
+        text = json.dumps(observed, separators=(",", ":")).encode()
+        with self._locked(fcntl.LOCK_EX):
+            start, length = self._place()
+            fits_before = _HEADER.size + len(text) <= start
+            place = _HEADER.size if fits_before or not length else start + length
+            written = 0
+            while written < len(text):
+                written += os.pwrite(self._file, text[written:], place + written)
+            os.pwrite(self._file, _HEADER.pack(place, len(text)), 0)
 
-    def read(self) -> dict[str, LastProbe]:
+    def read(self) -> Observed:
         """What was written last; nothing where that cannot be seen now."""
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self._locked(fcntl.LOCK_SH):
+                start, length = self._place()
+                text = os.pread(self._file, length, start)
+            if not text:
+                return Observed()
+            probes, failures, events = json.loads(text)
+            return Observed(
+                {app_code: LastProbe(*fields) for app_code, fields in probes.items()},
+                failures,
+                events,
+            )
+        except (AttributeError, OSError, OverflowError, TypeError, ValueError):
+            return Observed()
+
+    def _place(self) -> tuple[int, int]:
+        head = os.pread(self._file, _HEADER.size, 0)
+        return _HEADER.unpack(head) if len(head) == _HEADER.size else (_HEADER.size, 0)
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        give_up = time.monotonic() + PATIENCE
+        while True:
             try:
-                text = os.pread(self._file, os.fstat(self._file).st_size, 0)
-            finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
-            return {code: LastProbe(*fields) for code, fields in json.loads(text or b"{}").items()}
-        except (OSError, ValueError):
-            return {}
+                fcntl.lockf(self._file, kind | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(PAUSE)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)

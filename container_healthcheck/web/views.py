@@ -89,7 +89,7 @@ class _Views:
     def apps(self) -> Response:
         board = self._board
         report = board.report()
-        body = formatter.overview(report.verdicts.values(), board.history, board.last_probes())
+        body = formatter.overview(report.verdicts.values(), board.history, board.observed().probes)
         return _fault_answer(report) or _answer(body, 200)
 
     def changes(self) -> Response:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import container_healthcheck.observers.ledger as ledger_module
-from container_healthcheck.model.probes import LastProbe
 from container_healthcheck.model.records import Found, Returned
 from container_healthcheck.observers.ledger import Ledger, LedgerBusyError
-from container_healthcheck.observers.sheet import Sheet
-from sandbox.waiting import wait_for
 
 
 @pytest.fixture
@@ -138,35 +133,3 @@ def test_many_writers_lose_nothing(file: int) -> None:
     for name in ("a", "b", "c"):
         own = [each.cause for each in found if each.app_code == name]
         assert own == [str(number) for number in range(500)]
-
-
-def test_the_sheet_shows_what_was_written_last(file: int) -> None:
-    sheet = Sheet(file)
-    assert sheet.read() == {}
-    probes = {"a": LastProbe("502", 1.5, 0.25), "b": LastProbe(None, 2.5, 0.125)}
-    sheet.write(probes)
-    assert Sheet(file).read() == probes
-    sheet.write({"b": probes["b"]})
-    assert Sheet(file).read() == {"b": probes["b"]}
-
-
-def test_a_sheet_that_cannot_be_read_shows_nothing(file: int, tmp_path: Path) -> None:
-    os.pwrite(file, b"{", 0)
-    assert Sheet(file).read() == {}
-    os.ftruncate(file, 0)
-    command = [sys.executable, "-c", _HOLDER, str(file)]
-    with subprocess.Popen(command, pass_fds=[file], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        assert Sheet(file).read() == {}
-        with pytest.raises(OSError):
-            Sheet(file).write({})
-        holder.kill()
-    wait_for(lambda: _is_free(file), "the lock")
-
-
-def _is_free(file: int) -> bool:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
