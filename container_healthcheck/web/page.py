@@ -1,6 +1,6 @@
 """The status page, for people: what the board says, the trouble first.
 
-It is made anew at most once a second for each language, however many look at it.
+While nothing changes it is made anew every few seconds at most, however many look at it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from container_healthcheck.web.words import Words
 
 SHOWN_CHANGES = 30
 # For how long a page that was made is shown again, in seconds.
-KEPT = 1.0
+KEPT = 5.0
 _TEMPLATES = Path(__file__).parent / "templates"
 _INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 

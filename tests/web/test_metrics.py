@@ -9,9 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from container_healthcheck import __version__
 from container_healthcheck.model.drains import HOST, Drains, Mark
-from container_healthcheck.model.probes import LastProbe, Observed
+from container_healthcheck.model.probes import REASONS, LastProbe, Observed
 from container_healthcheck.model.records import Changed
 from container_healthcheck.model.snapshot import Snapshot, snapshot_of
+from tests.readme import LANGUAGES, chapter
 from tests.unit.containers import PATTERN, container
 from tests.web.host import BASE, NOW, Host
 
@@ -171,3 +172,24 @@ def test_a_host_without_containers_has_metrics(host: Host) -> None:
         ("picture_age_seconds",): 0,
         ("waiting_clients",): 0,
     }
+
+
+# The labels of each metric, as this host shows them.
+SHOWN = re.compile(r"^(\w+)(?:\{(.*)\})? ", re.MULTILINE)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_documents_name_every_metric_and_its_labels(host: Host, language: str) -> None:
+    host.history.changed(Changed(5.5, "b", 0, 13, "it died"))
+    host.observed = Observed({"a": LastProbe(None, 7.25, 0.5)}, {"a": {"timeout": 1}}, {"die": 2})
+    shown = {
+        (name, ",".join(re.findall(r"(\w+)=", labels)))
+        for name, labels in SHOWN.findall(host.get("/metrics").text)
+    }
+
+    text = chapter(language, "metrics.md").read_text()
+    rows = re.findall(r"^\| `(\w+?)(?:\{(.*)\})?` \|", text, re.MULTILINE)
+
+    assert set(rows) == shown
+    assert len(rows) == len(shown)
+    assert all(f"`{reason}`" in text for reason in REASONS)
