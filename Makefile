@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
 INSTALL := pip install -q --disable-pip-version-check --require-hashes
+NOT_HAD := { echo "The packages could not be had: is there a network, and space? Then make goes on." >&2; exit 1; }
 
 # The tests mostly wait, each for its own engine, service and nginx.
 SIDE_BY_SIDE := 4
@@ -11,49 +12,62 @@ SIDE_BY_SIDE := 4
 # Programs and the Debian packages they come in.
 ENGINE := dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static ip=iproute2 \
 	unshare=util-linux nsenter=util-linux
-GATEWAY := nginx=nginx-core haproxy=haproxy \
-	/usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua \
-	/usr/share/doc/lua-cjson/copyright=lua-cjson go=golang-go jq=jq
-PACKAGER := rpmbuild=rpm patchelf=patchelf strip=binutils xz=xz-utils /usr/bin/python3=python3
-PACKAGED := $(PACKAGER) rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
+NGINX := nginx=nginx-core
+LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so=libnginx-mod-http-lua \
+	/usr/share/doc/lua-cjson/copyright=lua-cjson
+GATEWAY := $(NGINX) $(LUA) haproxy=haproxy go=golang-go jq=jq
+PACKAGER := dpkg-deb=dpkg /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
+PACKAGED := $(PACKAGER) rpmbuild=rpm rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
 	systemd-analyze=systemd groff=groff-base
 TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
+LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions bad_input)
+OF_SERVICE := tests/unit tests/lives tests/web tests/integration
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench rpm lock clean
+.PHONY: help demo run test test-all check format bench build rpm install uninstall lock clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(VENV)/runtime ## the service with sample apps on a private Docker engine, until Ctrl-C
-	@tools/need $(ENGINE) curl=curl
-	@$(IN_VENV) -m sandbox.demo
+demo: $(VENV)/runtime ## two APPO servers and a gateway, and a container's death, until Ctrl-C
+	@tools/need $(ENGINE) $(NGINX) curl=curl
+	@tools/need $(LUA) || echo "The demo goes on without what is missing."
+	@exec $(IN_VENV) -m sandbox.demo
 
 run: $(VENV)/runtime ## the service on this machine's own Docker engine; FLAGS="-port 4247 …"
 	@exec $(IN_VENV) -m container_healthcheck serve $(FLAGS)
 
 test: $(VENV)/dev $(VENV)-lowest/ready ## all tests, with coverage; ARGS="tests/unit -k …" for some
-	@tools/need $(TESTED)
+	@tools/need $(TESTED) || { [ -z "$$CI" ] && echo "The tests that need them are skipped, and say so."; }
 	@$(IN_VENV) -m coverage erase
 ifdef ARGS
 	@$(IN_VENV) -m pytest $(ARGS)
 else
-	@$(IN_VENV) -m coverage run -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration
+	@$(IN_VENV) -m coverage run -m pytest -q -n $(SIDE_BY_SIDE) $(OF_SERVICE)
 	@$(IN_VENV) -m coverage combine -q
 	@$(IN_VENV) -m coverage report
 	@echo "The same with the lowest versions that setup.cfg allows"
-	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) tests/unit tests/integration
-	@echo "The gateway, and the package"
-	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging
-	@echo "The gateway on an nginx older than OpenResty 1.15.8.3"
-	@$(IN_VENV) -m pytest -q --older-nginx $(patsubst %,tests/gateway/test_%.py,choice bad_input disturbances)
+	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) $(OF_SERVICE)
+	@echo "The gateway, the packages and the demo"
+	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging tests/demo
+	@echo "The gateway on an nginx older than OpenResty 1.15.8.3, and on the newest"
+	@$(IN_VENV) -m pytest -q -n 2 --older-nginx $(LUA_TESTS) tests/gateway/test_disturbances.py
+	@$(IN_VENV) -m pytest -q -n 2 --nginx-of trixie $(LUA_TESTS)
 endif
 
+test-all: ## the whole on fresh Debians as well: 12, 13 and, in part, sid; as root, for hours
+	tools/on-debian bookworm make check test
+	tools/on-debian trixie make check test
+	tools/on-debian sid make test ARGS="-n $(SIDE_BY_SIDE) $(OF_SERVICE)"
+
 check: $(VENV)/dev ## lint, format and types
+	@tools/need luacheck=lua-check shellcheck=shellcheck
 	@$(IN_VENV) -m ruff check $(SOURCES)
 	@$(IN_VENV) -m ruff format --check $(SOURCES)
 	@$(IN_VENV) -m mypy
+	@luacheck -q packaging/openresty/lua
+	@grep -rlE '^#!/bin/(ba)?sh' .ci tools packaging | xargs shellcheck
 
 format: $(VENV)/dev ## rewrite the code in the project's format
 	@$(IN_VENV) -m ruff check --fix $(SOURCES)
@@ -63,9 +77,17 @@ bench: $(VENV)/dev ## measure speed, memory and load; prints a table
 	@tools/need $(TESTED) wrk=wrk
 	@$(IN_VENV) -m benchmarks
 
-rpm: $(VENV)/runtime ## dist/container-healthcheck-….rpm, on Debian
+build: rpm ## the same as rpm
+rpm: $(VENV)/runtime ## the service's and the gateway's packages in dist/, on Debian
 	@tools/need $(PACKAGER)
 	@packaging/rpm/build dist $(VENV)/bin/pip
+	@packaging/rpm/build-gateway dist
+
+install: ## the service on this host, as root: by the package where rpm has the host's, else in /opt
+	@packaging/install $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+
+uninstall: ## remove it; changed settings are kept
+	@packaging/install --remove
 
 LOCK := $(VENV)/bin/uv pip compile -q --universal --generate-hashes --python-version 3.10 --upgrade
 lock: $(VENV)/dev ## renew the pinned versions in requirements/
@@ -81,17 +103,17 @@ $(VENV)/runtime: requirements/runtime.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is too old: Python 3.10 or later is needed (make PYTHON=python3.11 …)" >&2; exit 1; }
 	@echo "Making the virtual environment $(VENV) and installing requirements/runtime.txt"
-	@[ -x $(IN_VENV) ] || $(PYTHON) -m venv $(VENV)
-	@$(IN_VENV) -m $(INSTALL) -r requirements/runtime.txt
+	@$(IN_VENV) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(IN_VENV) -m $(INSTALL) -r requirements/runtime.txt || $(NOT_HAD)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime requirements/dev.txt
 	@echo "Installing requirements/dev.txt into $(VENV)"
-	@$(IN_VENV) -m $(INSTALL) -r requirements/dev.txt
+	@$(IN_VENV) -m $(INSTALL) -r requirements/dev.txt || $(NOT_HAD)
 	@touch $@
 
 $(VENV)-lowest/ready: $(VENV)/runtime requirements/lowest.txt
 	@echo "Making the virtual environment $(VENV)-lowest and installing requirements/lowest.txt"
 	@$(IN_VENV) -m venv --clear $(VENV)-lowest
-	@$(VENV)-lowest/bin/python -m $(INSTALL) -r requirements/lowest.txt
+	@$(VENV)-lowest/bin/python -m $(INSTALL) -r requirements/lowest.txt || $(NOT_HAD)
 	@touch $@

@@ -1,128 +1,251 @@
-"""The gateway: the stock location beside ours, through the same nginx; and what watching costs.
+"""The gateway: stock locations beside ours, through one nginx worker; and what changes cost.
 
-`python -m benchmarks.gateway` prints the tables. Two APPO servers with 50 real containers each and
-the service; the location /o/ of the APPOs' nginx answers by itself, so that the gateway is what is
-measured. The locations are loaded in turn, in many short rounds.
+`python -m benchmarks.gateway` prints the tables. The APPO servers are one nginx with many
+addresses, which answers for apps and services by itself, so that the gateway is what is measured.
+The locations are loaded in turn, in many short rounds. `floor` is two Lua phases that think
+nothing: what no Lua can fall below.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
+import statistics
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from benchmarks.load import in_turn, middle, ratio
-from sandbox.gateway import (
-    APPO_PORT,
-    GATEWAY_PORT,
-    PACKAGING,
-    SERVICE_PORT,
-    STOCK_PORT,
-    Gateway,
-)
+import sandbox.gateway
+from benchmarks.load import Load, busy_seconds, middle, ratio, wrk
+from sandbox.gateway import APPO_PORT, GATEWAY_PORT, PACKAGING, Gateway
 from sandbox.network import Network
 from sandbox.nginx import Nginx
-from sandbox.private_engine import PrivateEngine
-from sandbox.running_service import RunningService
 from sandbox.waiting import wait_for
+from tests.gateway.made_up import LIST_PATH, MadeUp, Verdicts, envelope
 
-ROUNDS = 21
-CONTAINERS = 50
+ROUNDS = 9
 SECONDS = 2
 IDLE_SECONDS = 20
+SERVERS = (2, 8, 32)
+CONNECTIONS = (1, 8, 64)
 APP = "app0_x"
-ADDRESSES = ("127.0.0.1", "127.0.0.2")
-KEEPALIVE_PORT = 8083
-# What ours would be compared with if the stock location kept connections, too: the cost of the Lua.
-KEEPALIVE = f"""
-    upstream stock_keepalive {{
-        {"".join(f"server {each}:{APPO_PORT} max_fails=1 fail_timeout=30s; " for each in ADDRESSES)}
-        keepalive 64;
-    }}
-    server {{
-        listen 127.0.0.1:{KEEPALIVE_PORT};
-        location ~ ^/o/([^/]+) {{
-            set $app "stock_keepalive";
-            proxy_pass http://$app;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-        }}
-    }}"""
+CHANGING = [f"changing{number}_x" for number in range(10)]
+CHANGES_A_SECOND = 10
+STOCK_PORT, KEEPALIVE_PORT, FLOOR_PORT = 8082, 8083, 8084
+PORTS = {
+    "stock": STOCK_PORT,
+    "stock + keepalive": KEEPALIVE_PORT,
+    "floor": FLOOR_PORT,
+    "ours": GATEWAY_PORT,
+}
+BASE = "stock + keepalive"
+_OURS = (PACKAGING / "openresty" / "location.conf").read_text()
+_LUA = r"(?m)^.*_by_lua.*\n"
+_KEEPING = r"(?m)^.*(proxy_http_version|Connection).*\n"
 
 
-def _appo(address: str, folder: str) -> str:
-    location = (PACKAGING / "nginx" / "appo-location.conf").read_text()
-    location = location.replace("127.0.0.1:4246", f"{address}:{SERVICE_PORT}")
-    location = location.replace("access_log off", f"access_log {folder}/{address}.log")
-    return f"""
+@dataclass(frozen=True)
+class Round:
+    """One load of one location, and the processor time of the gateway for each request, in µs."""
+
+    load: Load
+    cpu: float
+
+
+def _addresses(servers: int) -> list[str]:
+    return [f"127.0.{4 + number // 200}.{number % 200 + 1}" for number in range(servers)]
+
+
+def _appo(services: Sequence[str] = ()) -> str:
+    """The nginx of all APPO servers; `services` answer for the first ones, itself for the rest."""
+    known = envelope(dict.fromkeys([APP, *CHANGING], 0)).decode()
+    own = f"return 200 '{known}'; access_log {{folder}}/access.log;"
+
+    def server(address: str, answer: str) -> str:
+        return f"""
     server {{
         listen {address}:{APPO_PORT};
         location /o/ {{ return 200 "{"x" * 1000}"; }}
-        {location}
+        location {LIST_PATH} {{ {answer} }}
     }}"""
+
+    answers = [*(f"proxy_pass http://{each};" for each in services), *[own] * max(SERVERS)]
+    pairs = zip(_addresses(max(SERVERS)), answers, strict=False)
+    return "keepalive_requests 1000000;" + "".join(server(*pair) for pair in pairs)
+
+
+def _locations(addresses: Sequence[str]) -> str:
+    """The locations to compare with, with the same headers as ours."""
+    peers = "".join(
+        f"server {each}:{APPO_PORT} max_fails=1 fail_timeout=30s; " for each in addresses
+    )
+
+    def server(port: int, location: str) -> str:
+        return f"server {{ listen 127.0.0.1:{port}; {location} }}\n"
+
+    def passes(location: str, upstream: str) -> str:
+        location = re.sub(r'set \$app "\$1";', f'set $app "{upstream}";', location)
+        return location.replace("http://$target_up", "http://$app")
+
+    without_lua = re.sub(_LUA, "", _OURS)
+    thoughtless = 'rewrite_by_lua_block { ngx.var.target_up = "floor" }'
+    floor = re.sub(r"rewrite_by_lua_file .*", thoughtless, _OURS)
+    names = ", ".join(f'"{each}"' for each in addresses)
+    return f"""
+    upstream plain {{ {peers} }}
+    upstream keeping {{ {peers} keepalive 64; }}
+    init_by_lua_block {{
+        local balancer, turn = require("ngx.balancer"), 0
+        local peers = {{ {names} }}
+        function next_peer()
+            turn = turn % #peers + 1
+            balancer.set_current_peer(peers[turn], {APPO_PORT})
+        end
+    }}
+    upstream floor {{
+        server 0.0.0.1;
+        balancer_by_lua_block {{ next_peer() }}
+        keepalive 64;
+    }}
+    {server(STOCK_PORT, passes(re.sub(_KEEPING, "", without_lua), "plain"))}
+    {server(KEEPALIVE_PORT, passes(without_lua, "keeping"))}
+    {server(FLOOR_PORT, re.sub(r"(?m)^.*log_by_lua.*" + chr(10), "", floor))}"""
+
+
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/o/{APP}/"
+
+
+def _loaded(gateway: Gateway, port: int, connections: int) -> Round:
+    before = busy_seconds(gateway.nginx.workers())
+    load = wrk(_url(port), connections=connections, seconds=SECONDS)
+    used = busy_seconds(gateway.nginx.workers()) - before
+    return Round(load, used / load.requests * 1e6)
+
+
+def _in_turn(gateway: Gateway, rounds: int, connections: int) -> dict[str, list[Round]]:
+    measured: dict[str, list[Round]] = {name: [] for name in PORTS}
+    for number in range(rounds):
+        for name in list(PORTS)[:: -1 if number % 2 else 1]:
+            measured[name].append(_loaded(gateway, PORTS[name], connections))
+    return measured
+
+
+@contextlib.contextmanager
+def _running(servers: int) -> Iterator[Gateway]:
+    addresses = _addresses(servers)
+    names = [f"{each}:{APPO_PORT}" for each in addresses]
+    with Gateway(names, include=_locations(addresses)) as gateway:
+        gateway.get(f"/o/{APP}/")
+        for name in names:
+            gateway.await_state(name, APP, "up")
+        yield gateway
+
+
+def _print_speeds(rounds: int) -> None:
+    print(f"Through the gateway with one nginx worker, median of {rounds} rounds of {SECONDS} s. A")
+    print(f"ratio compares with `{BASE}`, more is better; it is the median of the rounds' own:\n")
+    columns = "servers | connections | location | requests/s | ratio"
+    print(f"| {columns} | processor time, µs | ratio | p99 ms | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for servers in SERVERS:
+        with _running(servers) as gateway:
+            for connections in CONNECTIONS:
+                measured = _in_turn(gateway, rounds, connections)
+                for name, each in measured.items():
+                    print(
+                        f"| {servers} | {connections} | {name} | {_row(each, measured[BASE])} |",
+                        flush=True,
+                    )
+
+
+def _row(rounds: Sequence[Round], base: Sequence[Round]) -> str:
+    load = middle([each.load for each in rounds])
+    of = ratio([each.load for each in rounds], [each.load for each in base])
+    cpu = statistics.median(each.cpu for each in rounds)
+    times = statistics.median(
+        there.cpu / here.cpu for here, there in zip(rounds, base, strict=True)
+    )
+    speed = f"{load.rate:.0f} | {of.rate:.2f} | {cpu:.1f} | {times:.2f}"
+    return f"{speed} | {load.p99:.2f} | {1 / of.p99:.2f}"
+
+
+class _Changes:
+    """While it is entered, all of `CHANGING` change on both services, so many times a second."""
+
+    def __init__(self, services: Sequence[Verdicts]) -> None:
+        self._services = services
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        for number in itertools.count():
+            if self._stop.wait(1 / CHANGES_A_SECOND / len(CHANGING)):
+                return
+            turn, app = divmod(number, len(CHANGING))
+            codes = {APP: 0} | {
+                each: 13 if (turn + (index <= app)) % 2 else 0
+                for index, each in enumerate(CHANGING)
+            }
+            for service in self._services:
+                service.change(codes)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _print_changes(rounds: int, services: Sequence[Verdicts]) -> None:
+    print(
+        f"\nRequests for an app that stays up, 2 servers, 8 connections, {rounds} rounds, while ten"
+    )
+    print(
+        f"others change state {CHANGES_A_SECOND} times a second each, and while nothing changes:\n"
+    )
+    print("| | requests/s | µs of processor | p99 ms |")
+    print("|---|---|---|---|")
+    with _running(len(services)) as gateway:
+        quiet, changing = [], []
+        for _ in range(rounds):
+            quiet.append(_loaded(gateway, GATEWAY_PORT, 8))
+            with _Changes(services):
+                changing.append(_loaded(gateway, GATEWAY_PORT, 8))
+    for name, each in (("nothing changes", quiet), ("ten apps change", changing)):
+        load, cpu = middle([one.load for one in each]), statistics.median(one.cpu for one in each)
+        print(f"| {name} | {load.rate:.0f} | {cpu:.1f} | {load.p99:.2f} |")
+    of = ratio([one.load for one in changing], [one.load for one in quiet])
+    print(f"| ratio | {of.rate:.2f} | | {of.p99:.2f} |", flush=True)
+
+
+def _print_cost(appo: Nginx) -> None:
+    with _running(2) as gateway:
+        gateway.get(f"/o/{APP}/")
+        before, began = appo.requests_for(LIST_PATH), time.monotonic()
+        wait_for(lambda: time.monotonic() > began + IDLE_SECONDS, "the time to pass")
+        asked = (appo.requests_for(LIST_PATH) - before) / (time.monotonic() - began)
+    print(f"\nWatching, when nothing changes: {asked / 2:.2f} requests/s and APPO server.")
 
 
 def main(rounds: int = ROUNDS) -> None:
     """Measures and prints the tables."""
+    sandbox.gateway.WORKERS = 1
+    verdicts = [Verdicts(dict.fromkeys([APP, *CHANGING], 0)) for _ in range(2)]
     with Network() as network, network.entered(), contextlib.ExitStack() as stack:
-        appo_nginx = Nginx("")
-        folder = str(appo_nginx.folder)
-        appo_nginx.write("".join(_appo(address, folder) for address in ADDRESSES))
-        stack.enter_context(appo_nginx)
-        for address in ADDRESSES:
-            engine = stack.enter_context(PrivateEngine(own_network=False))
-            for number in range(CONTAINERS):
-                engine.run(f"app{number}_x-1700000000")
-            stack.enter_context(
-                RunningService(
-                    engine.url,
-                    bind=f"{address}:{SERVICE_PORT}",
-                    probe_url=f"http://{address}:{APPO_PORT}/o/{{app_code}}/",
-                )
-            )
-        gateway = stack.enter_context(
-            Gateway([f"{each}:{APPO_PORT}" for each in ADDRESSES], include=KEEPALIVE)
-        )
-        gateway.get(f"/o/{APP}/")
-        for address in ADDRESSES:
-            gateway.await_state(f"{address}:{APPO_PORT}", APP, "up")
+        appo = stack.enter_context(Nginx(_appo()))
         _print_speeds(rounds)
-        _print_cost(appo_nginx)
-
-
-def _print_speeds(rounds: int) -> None:
-    ports = {"stock": STOCK_PORT, "stock + keepalive": KEEPALIVE_PORT, "ours": GATEWAY_PORT}
-    urls = {name: f"http://127.0.0.1:{port}/o/{APP}/" for name, port in ports.items()}
-    print(f"Through the gateway, median of {rounds} rounds of {SECONDS} s, {CONTAINERS} containers")
-    print("on each of two APPO servers; a ratio is the median of the rounds' own ratios:\n")
-    print("| connections | location | requests/s | p50 ms | p99 ms |")
-    print("|---|---|---|---|---|")
-    for connections in (1, 8):
-        measured = in_turn(urls, rounds, connections=connections, seconds=SECONDS)
-        for name, loads in measured.items():
-            each = middle(loads)
-            print(f"| {connections} | {name} | {each.rate:.0f} | {each.p50:.2f} | {each.p99:.2f} |")
-        for name in ("stock", "stock + keepalive"):
-            of = ratio(measured["ours"], measured[name])
-            print(
-                f"| {connections} | ours / {name} | {of.rate:.1%} | {of.p50:.1%} | {of.p99:.1%} |",
-                flush=True,
-            )
-
-
-def _print_cost(appo_nginx: Nginx) -> None:
-    def asked(address: str) -> int:
-        log = appo_nginx.folder / f"{address}.log"
-        return log.read_text().count("/container-healthcheck/apps/health ")
-
-    before, began = {each: asked(each) for each in ADDRESSES}, time.monotonic()
-    wait_for(lambda: time.monotonic() > began + IDLE_SECONDS, "the time to pass")
-    seconds = time.monotonic() - began
-    print("\nWatching, when nothing changes:\n")
-    print("| APPO server | requests/s |")
-    print("|---|---|")
-    for address in ADDRESSES:
-        print(f"| {address} | {(asked(address) - before[address]) / seconds:.2f} |")
+        _print_cost(appo)
+        services = [
+            stack.enter_context(MadeUp(f"127.0.9.{number}", say))
+            for number, say in enumerate(verdicts, 1)
+        ]
+        appo.write(_appo([each.name for each in services]))
+        appo.reload()
+        _print_changes(rounds, verdicts)
 
 
 if __name__ == "__main__":

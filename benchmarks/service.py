@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.load import cpu_seconds, in_turn, memory, middle, open_files, ratio, wrk
 from sandbox.crowd import Crowd
 from sandbox.nginx import Nginx
-from sandbox.private_engine import PrivateEngine
+from sandbox.private_engine import IMAGE, SLEEP, PrivateEngine
 from sandbox.running_service import RunningService
 from sandbox.waiting import free_port, wait_for, wait_until
 
@@ -24,6 +24,12 @@ MANY_CHECKS = 200_000
 CHANGES = 100
 CROWDS = (50, 1000)
 CROWD_ROUNDS = 25
+WORKERS = (1, 2, 4)
+HOSTS = (50, 300, 1000, 3000)
+HOST_ROUNDS = 7
+HOST_SECONDS = 8
+EVENTS_A_SECOND = 20
+LISTENERS = 20
 
 
 def tables() -> Iterator[str]:
@@ -37,6 +43,7 @@ def tables() -> Iterator[str]:
         yield _idle(engine)
         yield _changes(engine)
         yield _waiting(engine)
+    yield _hosts()
 
 
 @contextlib.contextmanager
@@ -96,15 +103,112 @@ def _idle(engine: PrivateEngine) -> str:
     nginx = f"server {{ listen 127.0.0.1:{port}; return 200; }}"
     probe_url = f"http://127.0.0.1:{port}/o/{{app_code}}/"
     rows = []
-    with Nginx(nginx):
-        for name, settings in (("off", {}), ("on, every 5 s", {"probe_url": probe_url})):
-            with _service(engine, **settings) as service:
-                time.sleep(2)
-                before = cpu_seconds(_pids(service))
-                time.sleep(IDLE_SECONDS)
-                used = (cpu_seconds(_pids(service)) - before) / IDLE_SECONDS
-                rows.append((SIZES[-1], name, f"{100 * used:.2f} %"))
-    return _table(("containers", "probe", "idle, of one core"), rows)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(Nginx(nginx))
+        # All of them at the same time: none has a quieter machine than another.
+        services = {
+            (workers, name): stack.enter_context(_service(engine, workers=workers, **settings))
+            for workers in WORKERS
+            for name, settings in (("off", {}), ("on, every 5 s", {"probe_url": probe_url}))
+        }
+        time.sleep(2 * 5)
+        before = {key: cpu_seconds(_pids(each)) for key, each in services.items()}
+        time.sleep(IDLE_SECONDS)
+        for (workers, name), service in services.items():
+            used = (cpu_seconds(_pids(service)) - before[workers, name]) / IDLE_SECONDS
+            rows.append((SIZES[-1], workers, name, f"{100 * used:.2f} %"))
+    return _table(("containers", "workers", "probe", "idle, of one core"), rows)
+
+
+def _hosts() -> str:
+    """What a change costs, and how soon all workers show it, on hosts of different sizes."""
+    with contextlib.ExitStack() as stack:
+        hosts = {size: stack.enter_context(_Host(size)) for size in HOSTS}
+        for number in range(HOST_ROUNDS):
+            for size in HOSTS[:: -1 if number % 2 else 1]:
+                hosts[size].measure()
+        rows = []
+        for size, host in hosts.items():
+            least = hosts[HOSTS[0]].costs
+            ratios = [cost / other for cost, other in zip(host.costs, least, strict=True)]
+            rows.append(
+                (
+                    f"{size:,}",
+                    f"{statistics.median(host.costs):.2f}",
+                    f"{statistics.median(ratios):.2f}",
+                    f"{statistics.median(host.delays):.1f}",
+                    f"{max(host.delays):.1f}",
+                    f"{memory(_pids(host.service)):.1f}",
+                )
+            )
+    header = (
+        "containers",
+        "processor time a change, ms",
+        f"of {HOSTS[0]} containers",
+        f"the last of {LISTENERS} waiting clients hears after, p50 ms",
+        "slowest, ms",
+        "memory of all processes (PSS), MB",
+    )
+    return (
+        f"{EVENTS_A_SECOND} changes a second in {HOST_ROUNDS} rounds of {HOST_SECONDS} s, the hosts"
+        " in turn; what the service needs when idle is taken off:\n\n"
+    ) + _table(header, rows)
+
+
+class _Host:
+    """One host of a size, with a service and one container that changes; a context manager."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._stack = contextlib.ExitStack()
+        self._changes_made = 0
+        self.costs: list[float] = []
+        self.delays: list[float] = []
+
+    def __enter__(self) -> _Host:
+        engine = self._stack.enter_context(PrivateEngine())
+        client = engine.client()
+        for number in range(self._size - 1):
+            # They need not run: each is judged all the same.
+            client.api.create_container(IMAGE, SLEEP, name=f"app{number}-1709878117")
+        self._container = engine.run("changing-1709878117")
+        self.service = self._stack.enter_context(_service(engine))
+        self.service.settle("changing", 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def measure(self) -> None:
+        """One round: at rest, then with changes; then some changes with clients that wait."""
+        idle = self._used(lambda: time.sleep(HOST_SECONDS))
+        self.costs.append(1000 * (self._used(self._change) - idle) / self._changes_made)
+        # A machine under load may still be busy with the last of the changes.
+        time.sleep(2)
+        self.service.settle("changing", 0)
+        for change, code in ((self._container.pause, 13), (self._container.unpause, 0)) * 3:
+            etag = self.service.get("/apps/health").headers["ETag"]
+            crowd = Crowd(self.service, LISTENERS, etag, 30)
+            wait_for(crowd.is_settled, "the clients to wait")
+            change()
+            began = time.monotonic()
+            crowd.listen()
+            self.delays.append(1000 * (max(crowd.heard_at) - began))
+            self.service.settle("changing", code)
+
+    def _used(self, work: Callable[[], None]) -> float:
+        before = cpu_seconds(_pids(self.service))
+        work()
+        return cpu_seconds(_pids(self.service)) - before
+
+    def _change(self) -> None:
+        began = time.monotonic()
+        self._changes_made = 0
+        while self._changes_made < EVENTS_A_SECOND * HOST_SECONDS:
+            (self._container.unpause if self._changes_made % 2 else self._container.pause)()
+            self._changes_made += 1
+            due = began + self._changes_made / EVENTS_A_SECOND
+            time.sleep(max(due - time.monotonic(), 0))
 
 
 def _changes(engine: PrivateEngine) -> str:

@@ -59,10 +59,16 @@ class Journal:
         changes: list[Changed] = []
         for app_code in sorted(judged):
             old = known[app_code].code if app_code in known else None
-            verdict = report.verdict(app_code)
-            listed = report.is_listed(app_code)
-            if old != verdict.code and (listed or old is not None):
-                changes.append(Changed(now, app_code, old, verdict.code, _why(verdict)))
+            if report.is_listed(app_code):
+                verdict = report.verdict(app_code)
+                new, why = verdict.code, _why(verdict)
+            elif old is None:
+                continue
+            else:
+                # Also where the whole host is drained.
+                new, why = Code.NO_CONTAINER, f"no container of {app_code} on this host"
+            if old != new:
+                changes.append(Changed(now, app_code, old, new, why))
         if self._history.has_begun:
             self._lines += _together(changes, len(report.verdicts)) or map(_line, changes)
             return changes

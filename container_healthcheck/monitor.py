@@ -27,7 +27,8 @@ from container_healthcheck.model.snapshot import Snapshot
 from container_healthcheck.observers.archive import Archive
 from container_healthcheck.observers.drain_folder import DrainFolder
 from container_healthcheck.observers.engine import Bounded, Engine
-from container_healthcheck.observers.ledger import Ledger, LedgerBusyError
+from container_healthcheck.observers.file_lock import FileBusyError
+from container_healthcheck.observers.ledger import Ledger
 from container_healthcheck.observers.probe import probe
 from container_healthcheck.observers.prober import Prober, Spawn, in_thread
 from container_healthcheck.observers.replica import Replica, since_boot
@@ -141,11 +142,15 @@ class Monitor:
             self._publish(frozenset(self._replica.serving.failing))
 
     def stop(self) -> None:
-        """Ends the observers and all waiting clients. Returns at once."""
+        """Ends the observers and all waiting clients, and keeps what is known. Returns at once."""
         self._stopping = True
         self._watcher.stop()
         self._prober.stop()
         self.board.close()
+        if self._leads:
+            with self._lock:
+                self._guarded(lambda: self._replica.keep(at_once=True))
+                self._guarded(self._write_sheet)
 
     def on_snapshot(
         self, snapshot: Snapshot, touched: frozenset[str], started: Mapping[str, str]
@@ -185,7 +190,8 @@ class Monitor:
         """What follows from a new report, whoever made it."""
         self._unwritten |= self.board.look()
         report = self.board.report()
-        leads = self._is_lead()
+        # Whoever is stopping has left the lead to another.
+        leads = not self._stopping and self._is_lead()
         self._journal.note_engine(report, silently=not leads)
         if not leads:
             # Whoever comes to lead compares all apps.
@@ -194,7 +200,7 @@ class Monitor:
         if not self._leads:
             self._begin_to_lead()
         self._publish_if(self._guarded(self._write_down) | self._guarded(self._replica.keep))
-        self._guarded(self._show_observed)
+        self._show_observed()
 
     def _begin_to_lead(self) -> None:
         self._leads = True
@@ -214,9 +220,11 @@ class Monitor:
 
     def _show_observed(self) -> None:
         now = time.monotonic()
-        if now < self._sheet_due:
-            return
-        self._sheet_due = now + SHEET_PAUSE
+        if now >= self._sheet_due:
+            self._sheet_due = now + SHEET_PAUSE
+            self._guarded(self._write_sheet)
+
+    def _write_sheet(self) -> None:
         if (observed := self._tally.news()) is not None:
             self._sheet.write(observed)
             self._tally.shown(observed)
@@ -301,7 +309,7 @@ class Monitor:
         """Does it, unless the ledger does not let us: then it is tried again at the next look."""
         try:
             touched = act()
-        except (LedgerBusyError, OSError) as error:
+        except (FileBusyError, OSError) as error:
             if not self._is_cut_off:
                 log.warning("the workers cannot tell each other what they see: %r", error)
             self._is_cut_off = True

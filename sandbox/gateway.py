@@ -285,11 +285,13 @@ class Gateway:
     def configuration(self, servers: Sequence[str]) -> str:
         """The http block for these servers."""
         lua = PACKAGING / "openresty" / "lua"
-        for script in lua.glob("*.lua"):
+        for script in lua.rglob("*.lua"):
             text = self._edit_lua(script.read_text())
             for old, new in self.build.edits:
                 text = text.replace(old, new)
-            (self.lua / script.name).write_text(text)
+            target = self.lua / script.relative_to(lua)
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(text)
 
         def installed(name: str) -> str:
             return (PACKAGING / "openresty" / name).read_text().replace(INSTALLED, str(self.lua))
@@ -302,6 +304,7 @@ class Gateway:
     proxy_connect_timeout 3;
     upstream stock {{ {stock} }}
     {installed("http.conf")}
+    {self._libraries()}
     {self._include}
     server {{
         listen 127.0.0.1:{GATEWAY_PORT};
@@ -319,6 +322,10 @@ class Gateway:
         }}
     }}"""
         return self._edit(text)
+
+    def _libraries(self) -> str:
+        folder = self.build.lua_libraries
+        return f'lua_package_cpath "{folder}/?.so;;";' if folder else ""
 
     def reload(self, servers: Sequence[str] | None = None) -> None:
         """Reloads, with other servers when given."""

@@ -19,15 +19,17 @@ _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 @dataclass(frozen=True)
 class Build:
-    """Where an nginx is, with its modules, the libraries it links to, and Lua files for it.
+    """How an nginx is called, where its modules are, and Lua for it, in files and in libraries.
 
-    `edits` are what must read otherwise in a Lua module that is to run on it.
+    `edits` are what must read otherwise in a Lua module that is to run on it. `root` is the folder
+    with all of it, when it is not this machine's own.
     """
 
-    program: Path = Path("/usr/sbin/nginx")
+    command: tuple[str, ...] = ("/usr/sbin/nginx",)
     modules: Path = MODULES
-    libraries: Path | None = None
+    root: Path | None = None
     lua: Path | None = None
+    lua_libraries: Path | None = None
     edits: tuple[tuple[str, str], ...] = ()
 
 
@@ -51,10 +53,7 @@ class Nginx:
         self.access_log = self.folder / "access.log"
         self.error_log = self.folder / "error.log"
         configuration = str(self.folder / "nginx.conf")
-        self._command = [str(build.program), "-p", str(self.folder), "-c", configuration]
-        self._environment = dict(os.environ)
-        if build.libraries:
-            self._environment["LD_LIBRARY_PATH"] = str(build.libraries)
+        self._command = [*build.command, "-p", str(self.folder), "-c", configuration]
         self._modules = [build.modules / each for each in modules]
         self._workers = workers
         self._process: subprocess.Popen[bytes] | None = None
@@ -84,9 +83,7 @@ class Nginx:
         self._command_line("-t")
 
     def _command_line(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [*self._command, *arguments], env=self._environment, capture_output=True, text=True
-        )
+        done = subprocess.run([*self._command, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
@@ -94,7 +91,6 @@ class Nginx:
         self.check()
         self._process = subprocess.Popen(
             [*self._command, "-g", "daemon off;"],
-            env=self._environment,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )

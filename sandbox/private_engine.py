@@ -16,7 +16,6 @@ import socket
 import subprocess
 import tarfile
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ class PrivateEngine:
         self.socket = self.folder / "docker.sock"
         self.url = f"unix://{self.socket}"
         self.log = self.folder / "dockerd.log"
-        self._cgroup = f"chc-{uuid.uuid4().hex[:12]}"
+        self._cgroup = self.folder.name
         self._live_restore = live_restore
         self._own_network = own_network
         self._options = options
@@ -96,6 +95,8 @@ class PrivateEngine:
         daemon = [
             *("dockerd", "--data-root", self.folder / "data", "--exec-root", self.folder / "exec"),
             *("--pidfile", self.folder / "pid", "-H", self.url, "--cgroup-parent", self._cgroup),
+            # Where systemd runs, dockerd would leave the cgroups to it, under other names.
+            *("--exec-opt", "native.cgroupdriver=cgroupfs"),
             *("--bridge=none", "--iptables=false", "--ip6tables=false", "--userland-proxy=false"),
             f"--live-restore={str(self._live_restore).lower()}",
             *self._options,
@@ -128,13 +129,7 @@ class PrivateEngine:
     @property
     def pid(self) -> int:
         """The process id of dockerd, outside its namespace."""
-        inner = (self.folder / "pid").read_text().strip()
-        for status in Path("/proc").glob("[0-9]*/status"):
-            with contextlib.suppress(OSError):
-                text = status.read_text()
-                if f"\t{inner}\n" in text and self._is_ours(int(status.parent.name), inner):
-                    return int(status.parent.name)
-        raise SandboxError("dockerd is not running")
+        return dockerd_pid(self.socket)
 
     def close(self) -> None:
         """Ends everything and removes every trace."""
@@ -146,10 +141,7 @@ class PrivateEngine:
             self._wake_nsenter()
             if self._daemon is not None:
                 self._daemon.wait(timeout=LIMIT)
-            wait_for(lambda: not self._in_cgroup(), "the containers to end")
-        for cgroup in sorted(self._cgroup_folders(), key=lambda each: -len(each.parts)):
-            with contextlib.suppress(OSError):
-                cgroup.rmdir()
+        remove_cgroups(self._cgroup)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- containers
@@ -203,12 +195,6 @@ class PrivateEngine:
         """What to put before a command that is to run in these of the engine's namespaces."""
         return ["nsenter", "-t", str(self._holder), *namespaces]
 
-    def _is_ours(self, pid: int, inner: str) -> bool:
-        fields = Path(f"/proc/{pid}/status").read_text()
-        namespaces = next(line for line in fields.splitlines() if line.startswith("NSpid:")).split()
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return namespaces[-1] == inner and str(self.socket).encode() in arguments
-
     def _await_answer(self) -> None:
         try:
             wait_for(self._answers, "dockerd to answer")
@@ -225,17 +211,43 @@ class PrivateEngine:
             except OSError:
                 return False
 
-    def _cgroup_folders(self) -> list[Path]:
-        # Not by glob: other engines' folders vanish while it looks, which it does not forgive.
-        folders = (Path(folder) for folder, _, _ in os.walk(_CGROUPS))
-        return [folder for folder in folders if self._cgroup in folder.parts]
 
-    def _in_cgroup(self) -> bool:
-        for folder in self._cgroup_folders():
+def dockerd_pid(socket: Path) -> int:
+    """The process id, as the caller's namespace has it, of the dockerd with this socket."""
+    inner = (socket.parent / "pid").read_text().strip()
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            text = status.read_text()
+            if f"\t{inner}\n" in text and _is_dockerd(status.parent, inner, socket):
+                return int(status.parent.name)
+    raise SandboxError("dockerd is not running")
+
+
+def _is_dockerd(process: Path, inner: str, socket: Path) -> bool:
+    fields = (process / "status").read_text()
+    namespaces = next(line for line in fields.splitlines() if line.startswith("NSpid:")).split()
+    return namespaces[-1] == inner and str(socket).encode() in (process / "cmdline").read_bytes()
+
+
+def remove_cgroups(name: str) -> None:
+    """Waits until nothing runs in the cgroups of this name and below, and removes them."""
+
+    def folders() -> list[Path]:
+        # Not by glob: other engines' folders vanish while it looks, which it does not forgive.
+        every = (Path(folder) for folder, _, _ in os.walk(_CGROUPS))
+        return [folder for folder in every if name in folder.parts]
+
+    def empty() -> bool:
+        for folder in folders():
             with contextlib.suppress(OSError):
                 if (folder / "cgroup.procs").read_text().strip():
-                    return True
-        return False
+                    return False
+        return True
+
+    wait_for(empty, "the containers to end")
+    for folder in sorted(folders(), key=lambda each: -len(each.parts)):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def root_filesystem() -> bytes:

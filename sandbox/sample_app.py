@@ -19,7 +19,8 @@ from pathlib import Path
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
-    request_queue_size = 128
+    # While an nginx before it is frozen, clients heap up.
+    request_queue_size = 4096
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is not worth a word."""

@@ -51,16 +51,3 @@ def free_port(host: str = "127.0.0.1") -> int:
             except OSError:
                 continue
             return port
-
-
-def first_free_port(start: int) -> int:
-    """The first TCP port of 127.0.0.1, from `start` on, that nobody listens on."""
-    for port in range(start, 65536):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"no port from {start} on is free")

@@ -1,36 +1,26 @@
 """The ledger: what the workers of one master tell each other, in an order that all agree on.
 
 It is a file without a name (in memory, where there is such a place) that the master opens before it
-forks: it outlives every worker and needs no disk. Whoever writes or reads holds a POSIX lock, which
-goes when its holder ends; what a writer had not finished lies behind the noted end, and nobody
-reads it. Nothing in here waits for anything but that lock, and for that not long.
+forks: it outlives every worker and needs no disk. Whoever writes or reads holds its lock. What a
+writer had not finished when it died lies behind the noted end, and nobody reads it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from container_healthcheck.model.records import Record, from_json, to_json
+from container_healthcheck.observers.file_lock import locked
 
 LARGEST = 1 << 20
 """From this size on, in bytes, the ledger should be written anew."""
 
-# How long a lock is waited for, in seconds: it is held for microseconds, unless its holder is
-# frozen.
-PATIENCE, PAUSE = 1.0, 0.005
-
 # The generation (it counts how often the ledger was written anew), and where the records end.
 _HEADER = struct.Struct("=QQ")
-
-
-class LedgerBusyError(Exception):
-    """Somebody holds the lock and does not go on."""
 
 
 class Ledger:
@@ -41,22 +31,9 @@ class Ledger:
         self._head = (0, 0)
         self._read_to = _HEADER.size
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps all others from reading and writing. Raises LedgerBusyError."""
-        give_up = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() >= give_up:
-                    raise LedgerBusyError from None
-                time.sleep(PAUSE)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps all others from reading and writing. Raises FileBusyError."""
+        return locked(self._file)
 
     @property
     def is_empty(self) -> bool:

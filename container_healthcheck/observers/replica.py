@@ -69,7 +69,7 @@ class Replica:
     def open(self) -> None:
         """Learns what is known: from the other workers, or as the first one from the archive.
 
-        Raises LedgerBusyError, or OSError where there is no room in the ledger.
+        Raises FileBusyError, or OSError where there is no room in the ledger.
         """
         with self._ledger.locked():
             if self._ledger.is_empty:
@@ -79,7 +79,7 @@ class Replica:
     def read(self) -> frozenset[str]:
         """Takes what others have told; returns the apps whose failing may have changed.
 
-        Raises LedgerBusyError.
+        Raises FileBusyError.
         """
         if not self._ledger.has_news():
             return frozenset()
@@ -89,7 +89,7 @@ class Replica:
     def tell(self, records: Callable[[], Iterable[Record]]) -> frozenset[str]:
         """Adds records, made when all that others have told is read. Returns what `read` does.
 
-        Raises LedgerBusyError, or OSError where there is no room in the ledger.
+        Raises FileBusyError, or OSError where there is no room in the ledger.
         """
         with self._ledger.locked():
             touched = self._read()
@@ -98,8 +98,10 @@ class Replica:
                 touched |= self._read()
         return touched
 
-    def keep(self) -> frozenset[str]:
+    def keep(self, *, at_once: bool = False) -> frozenset[str]:
         """Saves what has changed, and keeps the ledger short; for the lead.
+
+        The history may wait a moment for the next call, but for `at_once`.
 
         Returns and raises what `tell` does.
         """
@@ -108,7 +110,7 @@ class Replica:
             known = {"number": self.number, "apps": self.serving.to_json()}
             self._save("serving", known, self.serving.revision)
         now = time.monotonic()
-        if self.history.revision != self._kept["history"] and now >= self._history_due:
+        if self.history.revision != self._kept["history"] and (at_once or now >= self._history_due):
             self._history_due = now + HISTORY_PAUSE
             self._save("history", self.history.to_json(), self.history.revision)
         return touched

@@ -10,19 +10,12 @@ while writing has changed nothing, and the next lead counts on from there.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from container_healthcheck.model.probes import LastProbe, Observed
-
-# How long a lock is waited for, in seconds: it is held for microseconds, unless its holder is
-# frozen.
-PATIENCE, PAUSE = 0.2, 0.002
+from container_healthcheck.observers.file_lock import FileBusyError, locked
 
 # Where the text begins, and how long it is.
 _HEADER = struct.Struct("=QQ")
@@ -35,9 +28,9 @@ class Sheet:
         self._file = file
 
     def write(self, observed: Observed) -> None:
-        """Puts this in place of all. Raises OSError when that cannot be done now."""
+        """Puts this in place of all. Raises FileBusyError, or OSError where there is no room."""
         text = json.dumps(observed, separators=(",", ":")).encode()
-        with self._locked(fcntl.LOCK_EX):
+        with locked(self._file):
             start, length = self._place()
             fits_before = _HEADER.size + len(text) <= start
             place = _HEADER.size if fits_before or not length else start + length
@@ -49,7 +42,7 @@ class Sheet:
     def read(self) -> Observed:
         """What was written last; nothing where that cannot be seen now."""
         try:
-            with self._locked(fcntl.LOCK_SH):
+            with locked(self._file, shared=True):
                 start, length = self._place()
                 text = os.pread(self._file, length, start)
             if not text:
@@ -60,25 +53,9 @@ class Sheet:
                 failures,
                 events,
             )
-        except (AttributeError, OSError, OverflowError, TypeError, ValueError):
+        except (AttributeError, FileBusyError, OSError, OverflowError, TypeError, ValueError):
             return Observed()
 
     def _place(self) -> tuple[int, int]:
         head = os.pread(self._file, _HEADER.size, 0)
         return _HEADER.unpack(head) if len(head) == _HEADER.size else (_HEADER.size, 0)
-
-    @contextmanager
-    def _locked(self, kind: int) -> Iterator[None]:
-        give_up = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.lockf(self._file, kind | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() >= give_up:
-                    raise
-                time.sleep(PAUSE)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)

@@ -1,8 +1,8 @@
 """Fixtures: two APPO servers and a gateway, in a network namespace that the tests make.
 
 The namespace is entered for each test and left after it, so that other tests keep their network.
-With `--older-nginx` the gateway is an nginx with a lua-nginx-module that is older than OpenResty
-1.15.8.3's; without it, a newer one.
+With `--nginx-of RELEASE` the gateway is the nginx of that Debian release. `--older-nginx` means
+that of Debian 11, with a lua-nginx-module that is older than OpenResty 1.15.8.3's.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from collections.abc import Iterator
 
 import pytest
 
-import sandbox.debian_11
+from sandbox import debian_release
+from sandbox.debian_release import RELEASES
 from sandbox.gateway import AppoServer, Gateway
 from sandbox.network import Network
 from sandbox.nginx import MODULES
 from tests.conftest import give_up, require_engine
+from tests.gateway.asking import APP
+from tests.gateway.made_up import MadeUp, Verdicts
 
 _numbers = itertools.count(1)
 _NEEDED = {
@@ -31,25 +34,20 @@ _NEEDED = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--older-nginx", action="store_true", help="run the gateway on Debian 11's")
-
-
-@pytest.fixture(scope="session")
-def debian_11() -> None:
-    """Sees that Debian 11's programs are there."""
-    try:
-        sandbox.debian_11.nginx()
-    except sandbox.debian_11.DebianError as error:
-        give_up(str(error))
+    parser.addoption("--nginx-of", choices=RELEASES, help="run the gateway on that of this Debian")
+    parser.addoption("--older-nginx", action="store_const", const="bullseye", dest="nginx_of")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def build(request: pytest.FixtureRequest) -> Iterator[None]:
     """The nginx that all gateways run on."""
+    release = request.config.getoption("nginx_of")
     with pytest.MonkeyPatch.context() as patch:
-        if request.config.getoption("older_nginx"):
-            request.getfixturevalue("debian_11")
-            patch.setattr(Gateway, "build", sandbox.debian_11.nginx())
+        if release:
+            try:
+                patch.setattr(Gateway, "build", debian_release.nginx(release))
+            except debian_release.DebianError as error:
+                give_up(str(error))
         yield
 
 
@@ -109,3 +107,20 @@ def gateway(appos: list[AppoServer], app: str) -> Iterator[Gateway]:
         for server in appos:
             gateway.await_state(server.name, app, "up")
         yield gateway
+
+
+@pytest.fixture
+def verdicts() -> list[Verdicts]:
+    """What the services of the three servers say."""
+    return [Verdicts({APP: 0}) for _ in range(3)]
+
+
+@pytest.fixture
+def three(inside: None, verdicts: list[Verdicts]) -> Iterator[list[MadeUp]]:
+    """Three servers."""
+    with (
+        MadeUp("127.0.0.3", verdicts[0]) as first,
+        MadeUp("127.0.0.4", verdicts[1]) as second,
+        MadeUp("127.0.0.5", verdicts[2]) as third,
+    ):
+        yield [first, second, third]

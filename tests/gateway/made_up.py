@@ -40,6 +40,7 @@ class MadeUp:
         self.name = f"{address}:{APPO_PORT}"
         self.say = say
         self.lists = 0
+        self.asked = 0
         self.at_once = 0
         self.most_at_once = 0
         self.status = 200
@@ -79,6 +80,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith(LIST_PATH):
             self._say()
             return
+        with made_up.lock:
+            made_up.asked += 1
         made_up.connections.add(self.client_address)
         self.answer(made_up.address.encode(), made_up.status)
 

@@ -23,8 +23,12 @@ _SYSTEMCTL = f"""#!/bin/sh
 [ "$*" = "restart consul-template" ] || exit 1
 cp {TEMPLATE} {_RENDERED} && exec {PREFIX}/sbin/nginx -s reload
 """
-_CONFIGURATION = f"""load_module {MODULES}/ndk_http_module.so;
-load_module {MODULES}/ngx_http_lua_module.so;
+
+
+def configuration(modules: Path = MODULES) -> str:
+    """The nginx.conf of a gateway whose nginx has its modules there."""
+    return f"""load_module {modules}/ndk_http_module.so;
+load_module {modules}/ngx_http_lua_module.so;
 user root;
 worker_processes 2;
 pid logs/nginx.pid;
@@ -33,17 +37,19 @@ http {{
     access_log off;
     proxy_next_upstream http_502 http_504 error timeout invalid_header;
     proxy_connect_timeout 3;
+    server {{
+        listen 80 default_server;
+        return 444;
+    }}
     include conf.d/*.conf;
 }}
 """
-# BlueKing's own, as far as it matters. Debian has no ngx.upstream: hence `$appo_servers`.
-_SITE = """upstream bk_iam {
-    server 127.0.0.1:8010 max_fails=1 fail_timeout=30s;
-    server 127.0.0.2:8010 max_fails=1 fail_timeout=30s;
-}
-server {
-    listen 80;
-    set $appo_servers "127.0.0.1:8010 127.0.0.2:8010";
+
+
+# The name in Consul, which backends call, and the public one.
+INTERNAL = "paas.service.consul"
+PUBLIC = "paas.example.com"
+_LOCATIONS = """    set $appo_servers "127.0.0.1:8010 127.0.0.2:8010";
     location ~ ^/o/([^/]+) {
         set $app "$1";
         proxy_pass http://$app;
@@ -51,7 +57,23 @@ server {
         proxy_set_header Host $http_host;
         proxy_read_timeout 600;
     }
-}
+"""
+# BlueKing's own, as far as it matters. Debian has no ngx.upstream: hence `$appo_servers`.
+_SITE = f"""upstream bk_iam {{
+    server 127.0.0.1:8010 max_fails=1 fail_timeout=30s;
+    server 127.0.0.2:8010 max_fails=1 fail_timeout=30s;
+}}
+server {{
+    listen 80;
+    server_name {PUBLIC};
+    location ~ /metrics$ {{
+        return 403;
+    }}
+{_LOCATIONS}}}
+server {{
+    listen 80;
+    server_name {INTERNAL};
+{_LOCATIONS}}}
 """
 _MOUNTS = """
 for each in usr dev proc; do mount --rbind /$each "$0/$each"; done
@@ -104,7 +126,7 @@ class OpenResty:
         shutil.copytree(PACKAGING / "openresty", self.path("/root/openresty"))
         for folder in ("conf/conf.d", "logs"):
             self.path(f"{PREFIX}/{folder}").mkdir(parents=True)
-        self._write(f"{PREFIX}/conf/nginx.conf", _CONFIGURATION.encode())
+        self._write(f"{PREFIX}/conf/nginx.conf", configuration().encode())
         self._write(TEMPLATE, _SITE.encode())
         self._write(_RENDERED, _SITE.encode())
         self._write(f"{PREFIX}/sbin/nginx", _NGINX.encode(), mode=0o755)

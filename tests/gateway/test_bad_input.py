@@ -13,6 +13,7 @@ import pytest
 from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, Gateway
 from sandbox.running_service import ask
 from sandbox.waiting import wait_for
+from tests.gateway.asking import APP, ask_often, await_up, from_upstream, stand_in
 from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
 
 GOOD, BAD = "127.0.0.4", "127.0.0.3"
@@ -276,16 +277,6 @@ def test_without_the_dictionary_requests_go_the_stock_way(good: MadeUp) -> None:
         assert gateway.get("/container-healthcheck-gateway").json["shared_dictionary"] is False
 
 
-def test_without_the_module_requests_go_the_stock_way(good: MadeUp) -> None:
-    def misplaced(text: str) -> str:
-        return text.replace("lua_package_path ", "#lua_package_path ")
-
-    with Gateway([good.name], include=UPSTREAM, edit=misplaced) as gateway:
-        for _ in range(20):
-            assert gateway.get("/o/bk_iam/").status == 200
-        assert 1 <= sum("stock way" in line for line in gateway.changes()) <= 2
-
-
 def test_without_the_balancers_entry_requests_go_to_the_chosen_server(good: MadeUp) -> None:
     with MadeUp(BAD, Verdicts({"bk_iam": 13})) as bad:
         gateway = Gateway([bad.name, good.name])
@@ -337,3 +328,84 @@ def test_addresses_that_are_none_are_left_out(good: MadeUp) -> None:
 
 def _no_stock(text: str) -> str:
     return re.sub(r"upstream stock \{.*\}", "upstream stock { server 127.0.0.1; }", text)
+
+
+def test_a_hundred_upstreams_that_are_no_apps(three: list[MadeUp]) -> None:
+    """Their users get their answers, the app's servers stay known, and nothing grows."""
+    good, other, _ = three
+    other.say = lambda handler: handler.answer(b"a page", 404)
+    # An address each; behind every second one is a server, which is no APPO server.
+    upstreams = {
+        f"SITE_{number}": f'{{ addr = "127.0.3.{number}:8010", name = "x", weight = 1 }}'
+        for number in range(1, 101)
+    }
+    upstreams["SITE_0"] = f'{{ addr = "{other.name}", name = "x", weight = 1 }}'
+    upstreams[APP] = f'{{ addr = "{good.name}", name = "x", weight = 1 }}'
+    include = stand_in(upstreams) + KEYS
+    with Gateway([good.name], include=include, edit=from_upstream) as gateway:
+        for _ in range(3):
+            for name in upstreams:
+                status = gateway.get(f"/o/{name}/").status
+                assert status == (200 if name in (APP, "SITE_0") else 502), name
+            await_up(gateway, good)
+        assert len(gateway.status()) <= 64
+        places = {key for key in keys() if key.startswith("server:")}
+        assert len(places) <= 64
+        # Of each at most: its place and since when, an error, a lease, that it is a stranger.
+        assert len(keys()) <= 6 * len(upstreams)
+        assert not any("internal error" in line for line in gateway.changes())
+
+
+CLOCK_PORT = 8090
+# Another clock for the Lua: as much off as `/?N` says.
+CLOCK = f"""
+    lua_shared_dict clock 12k;
+    init_by_lua_block {{
+        local real, clock = ngx.now, ngx.shared.clock
+        ngx.now = function() return real() + (clock:get("off") or 0) end
+    }}
+    server {{
+        listen 127.0.0.1:{CLOCK_PORT};
+        location / {{
+            content_by_lua_block {{ ngx.shared.clock:set("off", tonumber(ngx.var.args)) }}
+        }}
+    }}"""
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_set(three: list[MadeUp], verdicts: list[Verdicts], seconds: int) -> None:
+    """Nothing fails, and what changes is heard as before."""
+    first, second, _ = three
+    with Gateway([first.name, second.name], include=CLOCK) as gateway:
+        await_up(gateway, first, second)
+        first.status = 502
+        assert set(ask_often(gateway, 10)) == {second.address}  # the first one has just failed
+        first.status = 200
+        ask(CLOCK_PORT, f"/?{seconds}")
+        wait_for(lambda: len(ask_often(gateway, 4)) == 2, "the failure to be forgotten")
+        for server in (first, second):
+            asked = server.lists
+            _await_questions(server, asked + 2)
+        assert {gateway.state(each.name, APP) for each in (first, second)} == {"up"}
+        verdicts[0].change({APP: 13})
+        gateway.await_state(first.name, APP, "down")
+        assert set(ask_often(gateway)) == {second.address}
+        verdicts[0].change({APP: 0})
+        await_up(gateway, first)
+        assert not any("internal error" in line for line in gateway.changes())
+
+
+def test_ten_reloads(three: list[MadeUp]) -> None:
+    """Nothing fails, nothing grows, and each server is still asked by one worker."""
+    with Gateway([each.name for each in three], include=KEYS) as gateway:
+        await_up(gateway, *three)
+        before = keys()
+        for _ in range(10):
+            gateway.reload()
+            assert set(ask_often(gateway, 9)) <= {each.address for each in three}
+        for server in three:
+            _await_questions(server, server.lists + 3)
+            assert gateway.state(server.name, APP) == "up"
+            assert server.most_at_once <= 2  # one more that an old worker had given up
+        assert keys() <= before | {f"risen:{each.name}/{APP}" for each in three}
+        assert len([line for line in gateway.changes() if "unknown" in line]) == len(three)

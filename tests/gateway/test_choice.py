@@ -10,8 +10,6 @@ import os
 import re
 import signal
 import time
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,59 +17,24 @@ import pytest
 from sandbox.gateway import GATEWAY_PORT, WORKERS, Gateway
 from sandbox.running_service import ask
 from sandbox.waiting import wait_for
+from tests.gateway.asking import APP, ask_often, await_up, from_upstream, stand_in
 from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
 
-APP = "bk_iam"
 STATUS = "/container-healthcheck-gateway"
-
-
-@pytest.fixture
-def verdicts() -> list[Verdicts]:
-    """What the services of the three servers say."""
-    return [Verdicts({APP: 0}) for _ in range(3)]
-
-
-@pytest.fixture
-def three(inside: None, verdicts: list[Verdicts]) -> Iterator[list[MadeUp]]:
-    """Three servers."""
-    with (
-        MadeUp("127.0.0.3", verdicts[0]) as first,
-        MadeUp("127.0.0.4", verdicts[1]) as second,
-        MadeUp("127.0.0.5", verdicts[2]) as third,
-    ):
-        yield [first, second, third]
-
-
-def ask_often(gateway: Gateway, times: int = 40, method: str = "GET") -> Counter[str]:
-    """How many answers came from each address; failures count as their status."""
-    answers = [gateway.get(f"/o/{APP}/", method=method) for _ in range(times)]
-    return Counter(
-        answer.body.decode() if answer.status == 200 else str(answer.status) for answer in answers
-    )
-
-
-def await_up(gateway: Gateway, *servers: MadeUp) -> None:
-    """Waits until the gateway knows that the app is up on them."""
-
-    def is_up(server: MadeUp) -> bool:
-        # Asked each time: just after a reload an old worker may still answer.
-        gateway.get(f"/o/{APP}/")
-        return gateway.state(server.name, APP) == "up"
-
-    for server in servers:
-        wait_for(lambda: is_up(server), f"{server.name} to be up")  # noqa: B023
 
 
 def test_the_module_runs_on_either_side_of_openresty_1_15_8_3(
     three: list[MadeUp], request: pytest.FixtureRequest
 ) -> None:
-    """That has lua-nginx-module 0.10.15. Which one this is depends on `--older-nginx`."""
+    """That has lua-nginx-module 0.10.15. Which one this is depends on `--nginx-of`."""
     version = "location = /version { content_by_lua_block { ngx.say(ngx.config.ngx_lua_version) } }"
     server = f"server {{ listen 127.0.0.1:8090; {version} }}"
     with Gateway([three[0].name], include=server) as gateway:
         await_up(gateway, three[0])
         found = int(ask(8090, "/version").body)
-    assert found < 10015 if request.config.getoption("older_nginx") else found > 10015
+    release = request.config.getoption("nginx_of")
+    known = {"bullseye": 10013, "bookworm": 10023}
+    assert found == known[release] if release in known else found > 10015
 
 
 def test_equal_servers_take_turns(three: list[MadeUp]) -> None:
@@ -144,6 +107,21 @@ def test_all_failing_servers_are_still_tried(three: list[MadeUp]) -> None:
         for server in three:
             server.status = 200
         assert "502" not in ask_often(gateway, 10)
+
+
+def test_each_server_is_tried_once(three: list[MadeUp], verdicts: list[Verdicts]) -> None:
+    """Also those that are down, and also when all have just failed."""
+    verdicts[1].change({APP: 13})
+    with Gateway([each.name for each in three]) as gateway:
+        await_up(gateway, three[0], three[2])
+        gateway.await_state(three[1].name, APP, "down")
+        for server in three:
+            server.status = 502
+        for number in range(1, 7):
+            before = [each.asked for each in three]
+            assert gateway.get(f"/o/{APP}/").status == 502
+            asked = [each.asked - had for each, had in zip(three, before, strict=True)]
+            assert asked == [1, 1, 1], number
 
 
 def test_answers_of_the_app_are_no_failures(three: list[MadeUp]) -> None:
@@ -284,31 +262,19 @@ def test_apps_balancer_works_alone(three: list[MadeUp], verdicts: list[Verdicts]
         assert set(ask_often(gateway, 5, "POST")) == {second.address}
 
 
-# Debian has no ngx.upstream, which OpenResty bundles: this stands in for it, with the same shapes.
-STAND_IN = """
-    init_by_lua_block {
-        package.loaded["ngx.upstream"] = { get_servers = function(name)
-            if name ~= "bk_iam" then
-                return nil, "upstream not found"
-            end
-            return {
-                { addr = { "127.0.0.3:8010", "127.0.0.4:8010" }, name = "appo", weight = 2 },
-                { addr = "127.0.0.5:8010", weight = 1, backup = true },
-                { addr = "127.0.0.6:8010", weight = 9, down = true },
-            }
-        end }
-    }"""
-
-
-def _from_upstream(text: str) -> str:
-    return re.sub(r"set \$appo_servers .*", "", text)
+APP_UPSTREAM = {
+    APP: """
+    { addr = { "127.0.0.3:8010", "127.0.0.4:8010" }, name = "appo", weight = 2 },
+    { addr = "127.0.0.5:8010", name = "127.0.0.5:8010", weight = 1, backup = true },
+    { addr = "127.0.0.6:8010", name = "127.0.0.6:8010", weight = 9, down = true },"""
+}
 
 
 def test_servers_of_an_upstream(three: list[MadeUp], verdicts: list[Verdicts]) -> None:
     """Names with several addresses count each; backups come after; what is down gets nothing."""
     first, second, backup = three
     servers = [each.name for each in three]
-    with Gateway(servers, include=STAND_IN, edit=_from_upstream) as gateway:
+    with Gateway(servers, include=stand_in(APP_UPSTREAM), edit=from_upstream) as gateway:
         await_up(gateway, *three)
         counted = ask_often(gateway)
         assert set(counted) == {first.address, second.address}
@@ -319,6 +285,29 @@ def test_servers_of_an_upstream(three: list[MadeUp], verdicts: list[Verdicts]) -
         assert set(ask_often(gateway)) == {backup.address}
         assert "127.0.0.6:8010" not in gateway.status()
         assert gateway.get("/o/no_such_app/").status == 502  # the stock answer: no such host
+
+
+def test_requests_that_come_between_do_not_mix(three: list[MadeUp]) -> None:
+    """A body that is late: between its request's phases many others for another app are served."""
+    first, second, _ = three
+    upstreams = {
+        name: f'{{ addr = "{server.name}", name = "x", weight = 1 }}'
+        for name, server in ((APP, first), ("other", second))
+    }
+    servers = [first.name, second.name]
+    with Gateway(servers, include=stand_in(upstreams), edit=from_upstream) as gateway:
+        await_up(gateway, first)
+        late = [http.client.HTTPConnection("127.0.0.1", GATEWAY_PORT) for _ in range(8)]
+        for connection in late:
+            connection.putrequest("POST", f"/o/{APP}/")
+            connection.putheader("Content-Length", "4")
+            connection.endheaders(b"la")
+        others = [gateway.get("/o/other/").body for _ in range(40)]
+        for connection in late:
+            connection.send(b"te")
+            with contextlib.closing(connection):
+                assert connection.getresponse().read() == first.address.encode()
+        assert set(others) == {second.address.encode()}
 
 
 def test_the_operator_sees_what_the_gateway_believes(

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.gateway import PACKAGING, AppoServer
-from sandbox.running_service import ask
+from sandbox.running_service import Answer, ask
 from sandbox.waiting import wait_until
-from tests.gateway.openresty import PREFIX, TEMPLATE, OpenResty
+from tests.gateway.openresty import INTERNAL, PREFIX, PUBLIC, TEMPLATE, OpenResty
 from tests.readme import LANGUAGES, chapter, commands, fenced
 
 CHAPTER = "gateway.md"
@@ -49,9 +49,9 @@ def directives(text: str) -> list[str]:
 
 
 def with_the_location(template: str, shown: str) -> str:
-    """The template with its location changed as shown, where a line stands for all the others."""
+    """The template with its locations changed as shown, where a line stands for all the others."""
     found = re.search(r"    location ~ \^/o/.*?\n    \}\n", template, re.DOTALL)
-    assert found
+    assert found and template.count(found.group()) == 2
     stay = [line for line in found.group().splitlines()[1:-1] if not re.search("\\$app\\b", line)]
     changed = re.sub(r"    # ….*", "\n".join(stay), shown)
     assert changed != shown
@@ -77,9 +77,14 @@ def follow(block: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
     wait_until(printed, shown.__eq__, block)
 
 
-def status_of(path: str) -> int:
-    """What the gateway answers to a user."""
-    return ask(80, path).status
+def get(path: str, name: str = PUBLIC) -> Answer:
+    """What the gateway answers to a user, or to a backend."""
+    return ask(80, path, headers={"Host": name})
+
+
+def status_of(path: str, name: str = PUBLIC) -> int:
+    """The same, as far as the status goes."""
+    return get(path, name).status
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -97,7 +102,8 @@ def test_the_chapter(language: str, gateway: OpenResty, appos: list[AppoServer])
             template.write_text(with_the_location(template.read_text(), block))
 
     # It has gone back entirely.
-    wait_until(lambda: status_of("/o/bk_iam/"), (200).__eq__, "the stock way")
+    for name in (PUBLIC, INTERNAL):
+        wait_until(lambda: status_of("/o/bk_iam/", name), (200).__eq__, "the stock way")  # noqa: B023
     assert "health" not in gateway.run(f"ls -R {PREFIX}")
     assert "target_up" not in gateway.run(f"cat {PREFIX}/conf/conf.d/*")
 
@@ -113,7 +119,7 @@ def test_the_chapter(language: str, gateway: OpenResty, appos: list[AppoServer])
 def set_up(gateway: OpenResty) -> OpenResty:
     """The gateway after the chapter's steps 2 and 3, as far as they change it."""
     blocks = fenced(chapter("en", CHAPTER).read_text())
-    gateway.run(next(block for kind, block in blocks if kind == "sh" and "cp lua" in block))
+    gateway.run(next(block for kind, block in blocks if kind == "sh" and "cp -r lua" in block))
     shown = next(block for kind, block in blocks if kind == "nginx" and "target_up" in block)
     template = gateway.path(TEMPLATE)
     template.write_text(with_the_location(template.read_text(), shown))
@@ -133,11 +139,11 @@ def test_going_back_at_once(set_up: OpenResty) -> None:
     # The mark tells an answer of the new workers from one of the old.
     back = r"\1app; add_header Way stock;"
     text, count = re.subn(r"(proxy_pass http://\$)target_up;.*", back, template.read_text())
-    assert count == 1
+    assert count == 2
     template.write_text(text)
     set_up.run("systemctl restart consul-template")
     answer = wait_until(
-        lambda: ask(80, "/o/bk_iam/"), lambda answer: "Way" in answer.headers, "the new way"
+        lambda: get("/o/bk_iam/"), lambda answer: "Way" in answer.headers, "the new way"
     )
     assert answer.status == 200
 
@@ -152,3 +158,18 @@ def test_the_site_has_a_package_path_already(set_up: OpenResty) -> None:
     set_up.path(f"{PREFIX}/conf/conf.d/own.conf").write_text('lua_package_path "/srv/?.lua;;";')
     said = set_up.run(f"{PREFIX}/sbin/nginx -t", check=False)
     assert '"lua_package_path" directive is duplicate' in said
+
+
+def test_a_request_without_a_name_gets_nothing(set_up: OpenResty) -> None:
+    """As the table says: BlueKing's default_server hangs up."""
+    said = set_up.run("curl -sS http://127.0.0.1/container-healthcheck-gateway", check=False)
+    assert "Empty reply from server" in said
+
+
+def test_only_one_location_was_changed(set_up: OpenResty) -> None:
+    """The other one goes the stock way, as before."""
+    template = set_up.path(TEMPLATE)
+    text = template.read_text()
+    template.write_text(text.replace("proxy_pass http://$target_up;", "proxy_pass http://$app;", 1))
+    await_status(set_up, "/container-healthcheck-gateway", 200)
+    assert {status_of("/o/bk_iam/", name) for name in (PUBLIC, INTERNAL)} == {200}

@@ -10,14 +10,15 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import sandbox.debian_11
-from sandbox.gateway import GATEWAY_PORT, PACKAGING, AppoServer, traffic
+from sandbox import debian_release
+from sandbox.gateway import GATEWAY_PORT, PACKAGING, SERVICE_PORT, AppoServer, traffic
 from sandbox.kept import kept
 from sandbox.nginx import Nginx
 from sandbox.running_service import ask
@@ -125,7 +126,7 @@ class Consul:
             "retry_interval": "1s",
         }
         (folder / "conf" / "agent.json").write_text(json.dumps(agent))
-        program = str(sandbox.debian_11.consul())
+        program = str(debian_release.consul())
         checked = subprocess.run([program, "validate", folder / "conf"], capture_output=True)
         assert checked.returncode == 0, checked.stdout
         mode = ["-dev"] if self.address == leader else []
@@ -144,8 +145,12 @@ class Consul:
 
 
 @pytest.fixture
-def consul(debian_11: None, appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[Consul]:
+def consul(appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[Consul]:
     """Consul on both APPO servers; the agent on the first."""
+    try:
+        debian_release.consul()
+    except debian_release.DebianError as error:
+        give_up(str(error))
     agents: list[Consul] = []
     try:
         for server in appos:
@@ -213,3 +218,34 @@ def test_consul(consul: Consul, appos: list[AppoServer], app: str, tmp_path: Pat
     await_servers(first.name, second.name)
     second.deploy(app)
     await_servers(second.name)
+
+
+MINUTE = 60.0
+
+
+def test_consul_wakes_nobody_while_nothing_changes(
+    consul: Consul, appos: list[AppoServer], app: str
+) -> None:
+    """A young container's status text changes every second; the index of its service does not."""
+    first, _ = appos
+    path = f"/v1/health/service/appo-{app}"
+
+    def seen() -> tuple[str, list[str]]:
+        answer = ask(8500, path, host=consul.address)
+        states = [check["Status"] for each in answer.json for check in each["Checks"]]
+        return answer.headers["X-Consul-Index"], states
+
+    wait_until(seen, lambda it: len(it[1]) == 4 and set(it[1]) == {"passing"}, "all to pass")
+    first.deploy(app)
+    # A round of checks, in which the last of what came before may still arrive.
+    checked = time.monotonic() + 5
+    wait_for(lambda: time.monotonic() > checked, "a round of checks")
+    index, _ = seen()
+    began = time.monotonic()
+    texts = set()
+    while time.monotonic() < began + MINUTE:
+        found = ask(SERVICE_PORT, f"/container-healthcheck/apps/health/{app}", host=first.address)
+        texts.add(found.json["message"]["status"])
+        assert seen() == (index, ["passing"] * 4)
+        time.sleep(0.2)
+    assert len(texts) > 10, texts

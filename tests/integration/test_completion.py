@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,8 @@ def test_apps_are_those_of_the_service(
 
     for command in ("check", "drain", "undrain"):
         line = f"container-healthcheck {command} {app_code[:-1]}"
-        assert offered(line, environment) == [app_code]
+        # It waits a second for the service, which is little on a busy machine.
+        wait_until(partial(offered, line, environment), [app_code].__eq__, line)
 
 
 def test_without_a_service_no_app_is_offered(environment: dict[str, str]) -> None:

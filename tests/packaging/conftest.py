@@ -88,10 +88,14 @@ def _make_certificates(folder: Path) -> None:
         run(["openssl", *arguments], cwd=folder)
 
     key = ("-newkey", "rsa:2048", "-nodes", "-days", "2")
-    openssl("req", "-x509", *key, "-keyout", "ca-key.pem", "-out", "ca.pem", "-subj", "/CN=ca")
+    # As strict verifiers want it, Python 3.13's among them.
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    made = ("-keyout", "ca-key.pem", "-out", "ca.pem", "-subj", "/CN=ca")
+    openssl("req", "-x509", *key, *usage, *made)
     ca = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    (folder / "client").write_text("extendedKeyUsage=clientAuth\n")
+    issuer = "authorityKeyIdentifier=keyid\n"
+    (folder / "names").write_text(f"subjectAltName=IP:127.0.0.1\n{issuer}")
+    (folder / "client").write_text(f"extendedKeyUsage=clientAuth\n{issuer}")
     for name, extensions in (("server", "names"), ("client", "client")):
         certificate, its_key = f"{name}.pem", f"{name}-key.pem"
         request = ("-keyout", its_key, "-out", f"{name}.csr", "-subj", f"/CN={name}")
@@ -121,17 +125,18 @@ def packages(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(["sh", "-c", f"mkdir {work}/tree && cd {work}/tree && rpm2cpio {package} | cpio -idm"])
     spec = str(SOURCE / "packaging/rpm/container-healthcheck.spec")
     # The next version is the same tree in another package, packed in a hurry.
-    _rpmbuild(
+    build_rpm(
         work / "next", spec, tree=f"{work}/tree", package_version="99.0.0", payload="w1.gzdio"
     )
-    _rpmbuild(work / "go", str(Path(__file__).parent / "go-tool.spec"))
+    build_rpm(work / "go", str(Path(__file__).parent / "go-tool.spec"))
     for name in ("next", "go"):
         (built,) = (work / name).glob("**/*.rpm")
         shutil.copy(built, folder / f"{name}.rpm")
     return folder
 
 
-def _rpmbuild(folder: Path, spec: str, **macros: str) -> None:
+def build_rpm(folder: Path, spec: str, **macros: str) -> None:
+    """Builds a package somewhere below the folder."""
     given = {"_topdir": folder / "top", "_rpmdir": folder, "_tmppath": folder, **macros}
     defines = [word for name, value in given.items() for word in ("--define", f"{name} {value}")]
     run(["rpmbuild", "-bb", "--quiet", *defines, spec])

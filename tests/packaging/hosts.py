@@ -25,7 +25,7 @@ LOG = "/var/log/container-healthcheck/container-healthcheck.log"
 # What it loses of checks while it restarts, in seconds; on a machine that others use, too.
 LONGEST_GAP = 1.0
 DEBIAN = "bookworm"
-_DEBIAN_PACKAGES = "systemd,systemd-sysv,dbus,rpm,rsyslog,logrotate,curl"
+_DEBIAN_PACKAGES = "systemd,systemd-sysv,dbus,rpm,rsyslog,logrotate,curl,make,python3-venv"
 # Not one of the system calls that Linux got after 3.10, up to what Debian 12 knows of.
 NEWER_THAN_3_10 = """
 sched_setattr sched_getattr renameat2 seccomp getrandom memfd_create kexec_file_load bpf execveat
@@ -105,6 +105,13 @@ class Host:
         lines = self.run("journalctl -q -o cat -t container-healthcheck").splitlines()
         return [line for line in lines if line]
 
+    def run_online(self, command: str) -> None:
+        """Runs a shell command in its files, but in the network of this machine."""
+        self.container.reload()
+        pid = str(self.container.attrs["State"]["Pid"])
+        engine = self.engine.enter("--pid", "--mount", "--root")
+        run([*engine, "nsenter", "-t", pid, "--mount", "sh", "-ec", command])
+
     @contextmanager
     def polled(self, seconds: float, path: str) -> Iterator[dict[str, Any]]:
         """Asks for a path all the time, on new connections, for so many seconds.
@@ -155,7 +162,7 @@ def bare_root(package: Path, folder: Path) -> Path:
 
 def debian_archive() -> Path:
     """A tar of a small Debian with systemd and rpm, made once and kept."""
-    archive = kept() / f"debian-{DEBIAN}-{platform.machine()}-1.tar"
+    archive = kept() / f"debian-{DEBIAN}-{platform.machine()}-2.tar"
     if archive.exists():
         return archive
     with tempfile.TemporaryDirectory(prefix="chc-debian-") as folder:

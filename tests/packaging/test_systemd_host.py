@@ -93,6 +93,22 @@ def test_the_command_line_means_the_service(running: Host, app: str) -> None:
         await_ready(running)
 
 
+def test_what_is_known_outlives_a_restart(running: Host, app: str) -> None:
+    def known() -> float | None:
+        apps = running.ask("/apps")["message"]
+        since = [each["since"] for each in apps if (each["app_code"], each["code"]) == (app, 0)]
+        return since[0] if since else None
+
+    since = wait_until(known, bool, "since when the app is healthy")
+    running.run(f"systemctl restart {UNIT}")
+    await_ready(running)
+
+    assert wait_until(known, bool, "the same after the restart") == since
+    kept = running.run("stat -c '%U %n' /var/lib/container-healthcheck/*.json").splitlines()
+    assert len(kept) == 2
+    assert all(line.startswith("container-healthcheck ") for line in kept)
+
+
 def test_systemd_analyze_is_content(running: Host) -> None:
     assert running.run(f"systemd-analyze verify {UNIT}.service 2>&1") == ""
     rated = running.run(f"systemd-analyze security --no-pager {UNIT}.service")

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-import container_healthcheck.observers.ledger as ledger_module
 from container_healthcheck.model.records import Found, Returned
-from container_healthcheck.observers.ledger import Ledger, LedgerBusyError
+from container_healthcheck.observers import file_lock
+from container_healthcheck.observers.file_lock import FileBusyError
+from container_healthcheck.observers.ledger import Ledger
 
 
 @pytest.fixture
@@ -98,11 +99,11 @@ time.sleep(600)
 def test_a_holder_that_hangs_is_not_waited_for_and_one_that_dies_lets_go(
     file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(file_lock, "PATIENCE", 0.1)
     command = [sys.executable, "-c", _HOLDER, str(file)]
     with subprocess.Popen(command, pass_fds=[file], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(LedgerBusyError), Ledger(file).locked():
+        with pytest.raises(FileBusyError), Ledger(file).locked():
             pass
         holder.send_signal(signal.SIGKILL)
 

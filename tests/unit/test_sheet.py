@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-import container_healthcheck.observers.sheet as sheet_module
 from container_healthcheck.model.counts import MOST, touch
 from container_healthcheck.model.probes import REASONS, LastProbe, Observed, reason_of
+from container_healthcheck.observers import file_lock
+from container_healthcheck.observers.file_lock import FileBusyError
 from container_healthcheck.observers.sheet import Sheet
 from container_healthcheck.observers.tally import Tally
 
@@ -58,13 +59,13 @@ time.sleep(600)
 def test_whoever_holds_the_sheet_and_hangs_is_not_waited_for(
     file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sheet_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(file_lock, "PATIENCE", 0.05)
     Sheet(file).write(Observed(events={"die": 1}))
     command = [sys.executable, "-c", _HOLDER, str(file)]
     with subprocess.Popen(command, pass_fds=[file], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         assert Sheet(file).read() == Observed()
-        with pytest.raises(OSError):
+        with pytest.raises(FileBusyError):
             Sheet(file).write(Observed())
         holder.kill()
     monkeypatch.undo()

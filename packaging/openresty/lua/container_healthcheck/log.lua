@@ -1,0 +1,41 @@
+-- container-healthcheck 2.1.0: what the operator reads in nginx's error log.
+-- Runs in every phase, and in timers.
+
+local store = require("container_healthcheck.store")
+
+local ngx = ngx
+local AGAIN = 3600 -- seconds after which a complaint is said once more
+local LONGEST = 200
+
+local REASONS = {
+    [10] = "cannot connect to Docker",
+    [11] = "Docker does not answer properly",
+    [12] = "no container",
+    [13] = "no healthy container",
+    [14] = "the app does not answer",
+    [15] = "drained",
+}
+
+local _M = { version = "2.1.0", reasons = REASONS }
+
+function _M.say(...)
+    ngx.log(ngx.ERR, "container-healthcheck: ", ...)
+end
+
+-- Says something that would otherwise be said for every request: once an hour for all workers.
+function _M.complain(about, text)
+    if store.is_first(about, AGAIN) then
+        _M.say(text)
+    end
+end
+
+function _M.describe(code)
+    return "code " .. code .. (REASONS[code] and " (" .. REASONS[code] .. ")" or "")
+end
+
+-- What came from outside, harmless in a log.
+function _M.printable(text)
+    return (tostring(text):sub(1, LONGEST):gsub("[^\32-\126]", "?"))
+end
+
+return _M
