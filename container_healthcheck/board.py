@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from container_healthcheck.model.drains import Drains
 from container_healthcheck.model.history import History
-from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.probes import Observed
 from container_healthcheck.model.report import Report
 from container_healthcheck.model.snapshot import Snapshot
 
@@ -16,8 +16,9 @@ from container_healthcheck.model.snapshot import Snapshot
 class Board:
     """Joins the newest snapshot, the probe failures and the drain marks into reports.
 
-    `drains` returns the marks in force, the same object until they change; `history` and
-    `last_probes` are what all workers know. Publishing is the monitor's; checks read at any time.
+    `drains` returns the marks in force, the same object until they change; `history` and `observed`
+    are what all workers know, once `catch_up` was called all that any of them has said so far.
+    Publishing is the monitor's; checks read at any time.
     The lock is held for as long as a report takes to make, and whoever holds it waits for no other.
     """
 
@@ -27,11 +28,13 @@ class Board:
         *,
         stale_after: float,
         history: History | None = None,
-        last_probes: Callable[[], Mapping[str, LastProbe]] = dict,
+        observed: Callable[[], Observed] = Observed,
+        catch_up: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.history = history or History()
-        self.last_probes = last_probes
+        self.observed = observed
+        self.catch_up = catch_up
         self._drains = drains
         self._stale_after = stale_after
         self._clock = clock
@@ -41,7 +44,7 @@ class Board:
         self._judged: set[str] = set()
         self._changed = threading.Condition()
         self._report = self._make(None)
-        self._announced: Report | None = None
+        self._announced: tuple[Report, int] | None = None
         self._waiting = 0
         self._closing = False
 
@@ -49,6 +52,12 @@ class Board:
     def waiting_clients(self) -> int:
         """How many callers wait for a change."""
         return self._waiting
+
+    @property
+    def age(self) -> float | None:
+        """How old the snapshot is, in seconds, or None when there has been none."""
+        confirmed_at = self._snapshot.confirmed_at
+        return None if confirmed_at is None else max(self._clock() - confirmed_at, 0.0)
 
     def close(self) -> None:
         """Ends all waiting, now and from now on. Returns at once."""
@@ -66,15 +75,15 @@ class Board:
             return self.look()
 
     def look(self) -> frozenset[str]:
-        """Wakes who waits when there is a new report. The apps judged since the last look.
+        """Wakes who waits when there is news. Returns the apps judged since the last look.
 
         Marks change and snapshots grow stale without anybody publishing that.
         """
         with self._changed:
-            report = self.report()
-            if report is self._announced:
+            news = self.report(), self.history.revision
+            if news == self._announced:
                 return frozenset()
-            self._announced = report
+            self._announced = news
             judged, self._judged = frozenset(self._judged), set()
             # Not only when it differs from the last one announced: a check may have shown another
             # in between, from which somebody waits for a change.

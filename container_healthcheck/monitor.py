@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from container_healthcheck.board import Board
 from container_healthcheck.journal import Journal
-from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.probes import INTERNAL, LastProbe
 from container_healthcheck.model.records import Probed, Record, Returned
 from container_healthcheck.model.returns import Return, Returns
 from container_healthcheck.model.serving import UNASKED, Serving
@@ -33,6 +33,7 @@ from container_healthcheck.observers.probe import probe
 from container_healthcheck.observers.prober import Prober, Spawn, in_thread
 from container_healthcheck.observers.replica import Replica, since_boot
 from container_healthcheck.observers.sheet import Sheet
+from container_healthcheck.observers.tally import Tally
 from container_healthcheck.observers.watcher import Watcher
 from container_healthcheck.settings import Settings
 
@@ -43,7 +44,7 @@ LONGEST_START = 10.0
 # How often others' records, marks and the snapshot's age are looked at, in seconds: while somebody
 # waits for a change, and otherwise. Waking up is what an idle worker's time goes into.
 LOOK_PAUSE, IDLE_PAUSE = 0.05, 0.2
-# How often the latest probes are shown to the other workers, in seconds.
+# How often what the lead has seen is shown to the other workers, in seconds.
 SHEET_PAUSE = 1.0
 # An app that has come back is asked this often until it answers, in seconds.
 RETURNING_INTERVAL = 1.0
@@ -91,7 +92,8 @@ class Monitor:
             DrainFolder(settings.state_dir).current,
             stale_after=settings.stale_after,
             history=self._replica.history,
-            last_probes=self._sheet.read,
+            observed=self._sheet.read,
+            catch_up=self.look,
         )
         self._journal = Journal(self._replica.history)
         self._prober = Prober(self._ask, interval=settings.probe_interval, spawn=spawn)
@@ -108,8 +110,7 @@ class Monitor:
         self._snapshot = Snapshot()
         # Apps that the journal has not looked at since they were judged.
         self._unwritten: set[str] = set()
-        self._last_probes: dict[str, LastProbe] = {}
-        self._probes_are_new = False
+        self._tally = Tally(lambda: self._watcher.events)
         self._sheet_due = 0.0
         self._leads = False
         self._is_cut_off = False
@@ -149,6 +150,7 @@ class Monitor:
         if self._leads:
             with self._lock:
                 self._guarded(lambda: self._replica.keep(at_once=True))
+                self._guarded(self._write_sheet)
 
     def on_snapshot(
         self, snapshot: Snapshot, touched: frozenset[str], started: Mapping[str, str]
@@ -198,16 +200,12 @@ class Monitor:
         if not self._leads:
             self._begin_to_lead()
         self._publish_if(self._guarded(self._write_down) | self._guarded(self._replica.keep))
-        self._show_probes()
+        self._show_observed()
 
     def _begin_to_lead(self) -> None:
         self._leads = True
         self._unwritten |= {*self.board.report().verdicts, *self._replica.history.known}
-        self._last_probes = {
-            app_code: each
-            for app_code, each in self._sheet.read().items()
-            if app_code in self._returns.live
-        }
+        self._tally.begin(self._sheet.read(), self._returns.live)
         if self._settings.probe_url:
             self._prober.lead()
             self._ask_soon(self._replica.serving.failing)
@@ -220,23 +218,22 @@ class Monitor:
         self._unwritten.clear()
         return touched
 
-    def _show_probes(self) -> None:
+    def _show_observed(self) -> None:
         now = time.monotonic()
-        if self._probes_are_new and now >= self._sheet_due:
+        if now >= self._sheet_due:
             self._sheet_due = now + SHEET_PAUSE
             self._guarded(self._write_sheet)
 
-    def _write_sheet(self) -> frozenset[str]:
-        self._sheet.write(self._last_probes)
-        self._probes_are_new = False
-        return frozenset()
+    def _write_sheet(self) -> None:
+        if (observed := self._tally.news()) is not None:
+            self._sheet.write(observed)
+            self._tally.shown(observed)
 
     def _aim(self, app_code: str) -> None:
         is_live = app_code in self._returns.live and self._is_probed(app_code)
         self._prober.aim(app_code, is_live=is_live)
-        if not is_live and app_code in self._last_probes:
-            del self._last_probes[app_code]
-            self._probes_are_new = True
+        if not is_live:
+            self._tally.forget(app_code)
 
     def _is_probed(self, app_code: str) -> bool:
         return self._settings.probe_target(app_code) is not None
@@ -268,11 +265,11 @@ class Monitor:
             seen = probe(url, self._settings.probe_timeout)
         except Exception as error:
             log.exception("the probe of %s stumbled", app_code)
-            seen = f"internal error: {error!r}"
+            seen = f"{INTERNAL}: {error!r}"
         last = LastProbe(seen, round(asked_at, 3), round(time.monotonic() - began, 6))
         with self._lock:
             if app_code in self._returns.live:
-                self._last_probes[app_code], self._probes_are_new = last, True
+                self._tally.probed(app_code, last)
         self.take_probe(Probed(app_code, seen, after, at))
 
     def take_probe(self, record: Probed) -> None:

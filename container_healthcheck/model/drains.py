@@ -31,10 +31,13 @@ class Mark:
         if self.problem:
             return f"{what} counts as drained: its mark cannot be read: {self.problem}"
         until = "undrained" if self.until is None else _local(self.until)
-        # One line, whatever stands in the file: it is logged.
-        reason = "".join(each if each.isprintable() else " " for each in self.reason)
-        reason = " ".join(reason.split()) or "no reason given"
+        reason = self.one_line or "no reason given"
         return f"{what} is drained since {_local(self.since)} until {until}: {reason}"
+
+    @property
+    def one_line(self) -> str:
+        """The reason on one line, whatever stands in the file: it is logged and shown."""
+        return _one_line(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,10 @@ class Drains:
             for name in self.marks.keys() | old.marks.keys()
             if self.marks.get(name) != old.marks.get(name)
         )
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
 
 
 def _local(seconds: float) -> str:

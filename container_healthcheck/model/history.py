@@ -1,4 +1,7 @@
-"""Since when each app's code is what it is, and the latest changes: the same on every worker."""
+"""Since when each app's code is what it is, the latest changes, and how many there were.
+
+The same on every worker.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from container_healthcheck.model.counts import touch
 from container_healthcheck.model.records import Changed, Found, to_json
 from container_healthcheck.model.verdict import Code
 
@@ -22,13 +26,14 @@ class Known(NamedTuple):
 class History:
     """What has been written down of the apps' codes.
 
-    `has_begun` is true once the codes that this service found are in it; `revision` counts the
-    changes.
+    `has_begun` is true once the codes that this service found are in it; `counts` are the changes
+    of each app, also of one that has gone; `revision` counts what this worker has heard of.
     """
 
     def __init__(self) -> None:
         self.revision = 0
         self.known: dict[str, Known] = {}
+        self.counts: dict[str, int] = {}
         self.has_begun = False
         self._changes: deque[Changed] = deque(maxlen=KEPT)
 
@@ -53,6 +58,7 @@ class History:
         """Takes one change."""
         self.revision += 1
         self._changes.append(record)
+        touch(self.counts, record.app_code, self.counts.get(record.app_code, 0) + 1)
         if record.new == Code.NO_CONTAINER:
             self.known.pop(record.app_code, None)
         else:
@@ -63,6 +69,7 @@ class History:
         return {
             "known": dict(self.known),
             "changes": [to_json(change) for change in self._changes],
+            "counts": dict(self.counts),
             "has_begun": self.has_begun,
         }
 
@@ -74,11 +81,14 @@ class History:
         try:
             known = {str(code): _known(*fields) for code, fields in value["known"].items()}
             changes = [_change(*fields) for _, *fields in value["changes"]]
+            # A file of before there were counts has none.
+            counts = {str(code): _count(count) for code, count in value.get("counts", {}).items()}
             has_begun = bool(value["has_begun"])
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"not what was known of codes: {error!r}") from error
         self.known = known
         self._changes = deque(changes, maxlen=KEPT)
+        self.counts = counts
         self.has_begun = has_begun
         self.revision += 1
 
@@ -91,6 +101,12 @@ def _change(at: float, app_code: str, old: int | None, new: int, reason: str) ->
     return Changed(
         _time(at), str(app_code), None if old is None else Code(old), Code(new), str(reason)
     )
+
+
+def _count(count: Any) -> int:
+    if type(count) is not int or count < 0:
+        raise ValueError(f"{count!r} is no count")
+    return count
 
 
 def _time(seconds: float) -> float:

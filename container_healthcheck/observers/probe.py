@@ -17,11 +17,17 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from container_healthcheck import __version__
+from container_healthcheck.model.probes import (
+    CLOSED,
+    GATEWAY_ERRORS,
+    NO_PID_FILE,
+    NOT_HTTP,
+    TIMEOUT,
+)
 
 # nginx's own error page has about 150 bytes, and up to 500 more of padding for old browsers.
 LONGEST_PAGE = 4 * 1024
 
-_GATEWAY_ERRORS = {502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Time-out"}
 _OWN_404 = re.compile(
     rb"<html>\s*<head><title>404 Not Found</title></head>\s*<body[^>]*>\s*"
     rb"<center><h1>404 Not Found</h1></center>\s*"
@@ -43,11 +49,11 @@ def probe(url: str, timeout: float) -> str | None:
             connection.sendall(request.encode("ascii"))
             seen = _judge(_Limited(connection, deadline))
     except TimeoutError:
-        seen = f"no answer within {timeout:g} s"
+        seen = f"{TIMEOUT} {timeout:g} s"
     except http.client.RemoteDisconnected:
-        seen = "connection closed without an answer"
+        seen = CLOSED
     except http.client.HTTPException:
-        seen = "an answer that is not HTTP"
+        seen = NOT_HTTP
     except (OSError, UnicodeError) as error:
         seen = getattr(error, "strerror", None) or str(error)
     return f"{seen} from {url}" if seen else None
@@ -125,9 +131,9 @@ def _judge(connection: _Limited) -> str | None:
         if connection.has_ended:
             raise http.client.HTTPException
         if response.status == 404 and _is_own_404(response):
-            return "nginx's own 404 page (the app has no pid file)"
-        if response.status in _GATEWAY_ERRORS:
-            return f"{response.status} {_GATEWAY_ERRORS[response.status]}"
+            return NO_PID_FILE
+        if response.status in GATEWAY_ERRORS:
+            return f"{response.status} {GATEWAY_ERRORS[response.status]}"
         return None
 
 

@@ -1,17 +1,24 @@
-"""The sheet: the latest probe of each app, written by the worker that asks and read by all.
+"""The sheet: what only the worker that leads sees, shown to all.
 
 Other than the ledger it is read only when somebody wants to see it: a probe that changes nothing is
-no news, and yet people and monitoring systems ask when it was and how long it took.
+no news, and yet people and monitoring systems ask when it was and how long it took. It is also what
+every worker tells of probes and events counted, so that their counters are the same.
+
+A new text is written beside the one before, and then the header points to it: whoever is killed
+while writing has changed nothing, and the next lead counts on from there.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import struct
 
-from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.probes import LastProbe, Observed
 from container_healthcheck.observers.file_lock import FileBusyError, locked
+
+# Where the text begins, and how long it is.
+_HEADER = struct.Struct("=QQ")
 
 
 class Sheet:
@@ -20,18 +27,35 @@ class Sheet:
     def __init__(self, file: int) -> None:
         self._file = file
 
-    def write(self, probes: Mapping[str, LastProbe]) -> None:
-        """Puts these in place of all. Raises FileBusyError, or OSError where there is no room."""
-        text = json.dumps(probes, separators=(",", ":")).encode()
+    def write(self, observed: Observed) -> None:
+        """Puts this in place of all. Raises FileBusyError, or OSError where there is no room."""
+        text = json.dumps(observed, separators=(",", ":")).encode()
         with locked(self._file):
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, text, 0)
+            start, length = self._place()
+            fits_before = _HEADER.size + len(text) <= start
+            place = _HEADER.size if fits_before or not length else start + length
+            written = 0
+            while written < len(text):
+                written += os.pwrite(self._file, text[written:], place + written)
+            os.pwrite(self._file, _HEADER.pack(place, len(text)), 0)
 
-    def read(self) -> dict[str, LastProbe]:
+    def read(self) -> Observed:
         """What was written last; nothing where that cannot be seen now."""
         try:
             with locked(self._file, shared=True):
-                text = os.pread(self._file, os.fstat(self._file).st_size, 0)
-            return {code: LastProbe(*fields) for code, fields in json.loads(text or b"{}").items()}
-        except (FileBusyError, OSError, ValueError):
-            return {}
+                start, length = self._place()
+                text = os.pread(self._file, length, start)
+            if not text:
+                return Observed()
+            probes, failures, events = json.loads(text)
+            return Observed(
+                {app_code: LastProbe(*fields) for app_code, fields in probes.items()},
+                failures,
+                events,
+            )
+        except (AttributeError, FileBusyError, OSError, OverflowError, TypeError, ValueError):
+            return Observed()
+
+    def _place(self) -> tuple[int, int]:
+        head = os.pread(self._file, _HEADER.size, 0)
+        return _HEADER.unpack(head) if len(head) == _HEADER.size else (_HEADER.size, 0)

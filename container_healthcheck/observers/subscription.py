@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -62,12 +63,14 @@ class Cursor:
     """What outlasts a subscription: where it was in the engine's story, and what it made of it.
 
     `heard_at` is the engine's time of the latest event, in nanoseconds; `since` is that, or the
-    time of the first subscription, as the engine's API takes it.
+    time of the first subscription, as the engine's API takes it. `counts` are the events heard of,
+    by action.
     """
 
     snapshot: Snapshot = field(default_factory=Snapshot)
     heard_at: int = 0
     since: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
 
     def advance(self, events: Sequence[Event]) -> None:
         """Notes that these were handled: what was not is to come again."""
@@ -134,8 +137,11 @@ class Subscription:
         """Handles these events, and whatever else is due. Raises EngineError."""
         if self._clock() >= self._resync_at:
             self.resync()
-        self._handle([event for event in events if event.time != self._replayed])
+        fresh = [event for event in events if event.time != self._replayed]
+        self._handle(fresh)
         self._cursor.advance(events)
+        # "health_status: unhealthy" and the like say more than the action.
+        self._cursor.counts.update(event.action.partition(":")[0] for event in fresh)
 
     def _read(self) -> None:
         try:

@@ -57,6 +57,11 @@ class Watcher:
         self._tried = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
 
+    @property
+    def events(self) -> Mapping[str, int]:
+        """How many events the engine has told of, by action."""
+        return dict(self._cursor.counts)
+
     def start(self) -> None:
         """Begins to watch, in the background."""
         self._thread.start()

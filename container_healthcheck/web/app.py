@@ -15,5 +15,5 @@ def create_app(board: Board, settings: Settings) -> Flask:
     app.url_map.strict_slashes = False
     # Two slashes are another path, not one that redirects.
     app.url_map.merge_slashes = False
-    app.register_blueprint(create_blueprint(board), url_prefix=settings.prefix or None)
+    app.register_blueprint(create_blueprint(board, settings), url_prefix=settings.prefix or None)
     return app

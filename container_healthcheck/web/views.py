@@ -15,6 +15,10 @@ from container_healthcheck.model.names import NO_APP_CODE, is_app_code
 from container_healthcheck.model.records import Changed
 from container_healthcheck.model.report import Report
 from container_healthcheck.model.verdict import Code
+from container_healthcheck.settings import Settings
+from container_healthcheck.web.metrics import CONTENT_TYPE, Metrics
+from container_healthcheck.web.page import Page
+from container_healthcheck.web.words import ENGLISH, LANGUAGES, Words
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +32,9 @@ _READY_BODY = formatter.text_body(Code.HEALTHY, "ready")
 _WAIT = re.compile(r"""\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?""", re.IGNORECASE)
 
 
-def create_blueprint(board: Board) -> Blueprint:
+def create_blueprint(board: Board, settings: Settings) -> Blueprint:
     """The blueprint that answers from `board`."""
-    views = _Views(board)
+    views = _Views(board, settings)
     blueprint = Blueprint("container-healthcheck", __name__)
     for rule, view in (
         ("/health", views.health),
@@ -38,6 +42,8 @@ def create_blueprint(board: Board) -> Blueprint:
         ("/apps", views.apps),
         ("/apps/health", views.codes),
         ("/changes", views.changes),
+        ("/metrics", views.metrics),
+        ("/", views.page),
         ("/apps/health/<app_code>", views.check),
     ):
         blueprint.add_url_rule(
@@ -51,8 +57,10 @@ def create_blueprint(board: Board) -> Blueprint:
 class _Views:
     """One method a path."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, settings: Settings) -> None:
         self._board = board
+        self._metrics = Metrics(board)
+        self._page = Page(board, settings)
 
     def health(self) -> Response:
         return _answer(_HEALTH_BODY, 200)
@@ -89,7 +97,7 @@ class _Views:
     def apps(self) -> Response:
         board = self._board
         report = board.report()
-        body = formatter.overview(report.verdicts.values(), board.history, board.last_probes())
+        body = formatter.overview(report.verdicts.values(), board.history, board.observed().probes)
         return _fault_answer(report) or _answer(body, 200)
 
     def changes(self) -> Response:
@@ -100,9 +108,33 @@ class _Views:
             changes = (change for change in changes if change.app_code == app_code)
         return _answer(formatter.changes_body(changes), 200)
 
+    def metrics(self) -> Response:
+        return _answer(self._metrics.text(), 200, CONTENT_TYPE)
 
-def _answer(body: bytes, status: int) -> Response:
-    response = Response(body, status, mimetype="application/json")
+    def page(self) -> Response:
+        """Waits on itself, by its own ETag: what is news on it is more than a code."""
+        words = _wanted_words()
+        wait = _preferred_wait()
+        known = request.if_none_match
+
+        def is_known(report: Report) -> bool:
+            return known.contains_weak(self._page.tag(report, words))
+
+        report = self._board.wait(is_known, wait or 0)
+        body, status = (b"", 304) if is_known(report) else (self._page.html(report, words), 200)
+        response = _answer(body, status, "text/html; charset=utf-8")
+        response.set_etag(self._page.tag(report, words))
+        response.headers["Vary"] = "Accept-Language"
+        response.headers["Content-Security-Policy"] = self._page.policy
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        if wait is not None:
+            response.headers["Preference-Applied"] = f"wait={wait}"
+        return response
+
+
+def _answer(body: bytes, status: int, content_type: str = "application/json") -> Response:
+    response = Response(body, status, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -128,6 +160,14 @@ def _preferred_wait() -> int | None:
         if found:
             return min(int(found.group(1)), LONGEST_WAIT)
     return None
+
+
+def _wanted_words() -> Words:
+    """The page's language: the one that is asked for, or the one that the browser likes best."""
+    # The best liked one first.
+    liked = (tag.partition("-")[0].lower() for tag in request.accept_languages.values())
+    tags = (request.args.get("lang", ""), *liked)
+    return next((LANGUAGES[tag] for tag in tags if tag in LANGUAGES), ENGLISH)
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -12,13 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from container_healthcheck.model.probes import LastProbe
 from container_healthcheck.model.records import Found, Returned
 from container_healthcheck.observers import file_lock
 from container_healthcheck.observers.file_lock import FileBusyError
 from container_healthcheck.observers.ledger import Ledger
-from container_healthcheck.observers.sheet import Sheet
-from sandbox.waiting import wait_for
 
 
 @pytest.fixture
@@ -138,38 +134,3 @@ def test_many_writers_lose_nothing(file: int) -> None:
     for name in ("a", "b", "c"):
         own = [each.cause for each in found if each.app_code == name]
         assert own == [str(number) for number in range(500)]
-
-
-def test_the_sheet_shows_what_was_written_last(file: int) -> None:
-    sheet = Sheet(file)
-    assert sheet.read() == {}
-    probes = {"a": LastProbe("502", 1.5, 0.25), "b": LastProbe(None, 2.5, 0.125)}
-    sheet.write(probes)
-    assert Sheet(file).read() == probes
-    sheet.write({"b": probes["b"]})
-    assert Sheet(file).read() == {"b": probes["b"]}
-
-
-def test_a_sheet_that_cannot_be_read_shows_nothing(
-    file: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(file_lock, "PATIENCE", 0.1)
-    os.pwrite(file, b"{", 0)
-    assert Sheet(file).read() == {}
-    os.ftruncate(file, 0)
-    command = [sys.executable, "-c", _HOLDER, str(file)]
-    with subprocess.Popen(command, pass_fds=[file], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        assert Sheet(file).read() == {}
-        with pytest.raises(FileBusyError):
-            Sheet(file).write({})
-        holder.kill()
-    wait_for(lambda: _is_free(file), "the lock")
-
-
-def _is_free(file: int) -> bool:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

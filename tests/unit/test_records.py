@@ -72,6 +72,28 @@ def test_the_history_comes_back() -> None:
     again.restore(json.loads(json.dumps(history.to_json())))
 
     assert (again.known, again.changes) == (history.known, history.changes)
+    assert again.counts == history.counts == {"b": 1}
+
+
+def test_changes_are_counted_also_when_the_app_goes() -> None:
+    history = History()
+    for old, new in ((None, 0), (0, 12), (None, 13)):
+        history.changed(Changed(5.0, "a", old, new, ""))
+
+    assert history.counts == {"a": 3}
+
+
+def test_a_history_of_before_there_were_counts_is_one() -> None:
+    history = History()
+    history.changed(Changed(5.0, "b", None, 13, "why"))
+    kept = history.to_json()
+    del kept["counts"]
+    again = History()
+
+    again.restore(kept)
+
+    assert again.since("b", 13) == 5.0
+    assert again.counts == {}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +107,9 @@ def test_the_history_comes_back() -> None:
         {"known": {}, "changes": [["changed", 1, "a", 0]], "has_begun": True},
         {"known": {}, "changes": [["changed", "x", "a", 0, 13, ""]], "has_begun": True},
         {"known": [], "changes": [], "has_begun": True},
+        {"known": {}, "changes": [], "has_begun": True, "counts": []},
+        {"known": {}, "changes": [], "has_begun": True, "counts": {"a": -1}},
+        {"known": {}, "changes": [], "has_begun": True, "counts": {"a": "1"}},
     ],
 )
 def test_a_history_that_cannot_be_used_changes_nothing(value: Any) -> None:

@@ -2,64 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
-from flask.testing import FlaskClient
 
-from container_healthcheck.board import Board
 from container_healthcheck.model.drains import Drains, Mark
-from container_healthcheck.model.history import History
-from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.probes import LastProbe, Observed
 from container_healthcheck.model.records import Changed
-from container_healthcheck.model.snapshot import Snapshot, snapshot_of
-from container_healthcheck.model.verdict import Code, Fault
-from container_healthcheck.settings import Settings
-from container_healthcheck.web.app import create_app
-from tests.unit.containers import PATTERN, container
-
-BASE = "/container-healthcheck"
-NOW = 100.0
-
-
-class Host:
-    """A host as the test says, and a client of its answers."""
-
-    def __init__(self) -> None:
-        self.history = History()
-        self.probes: dict[str, LastProbe] = {}
-        self.drains = Drains()
-        self.board = Board(
-            lambda: self.drains,
-            stale_after=15,
-            history=self.history,
-            last_probes=lambda: self.probes,
-            clock=lambda: NOW,
-        )
-        self.client: FlaskClient = create_app(self.board, Settings()).test_client()
-
-    def shows(self, snapshot: Snapshot, failing: Mapping[str, str] | None = None) -> None:
-        self.board.publish(snapshot, failing or {}, snapshot.apps)
-
-    def get(self, path: str, **options: Any) -> Any:
-        return self.client.get(BASE + path, **options)
-
-
-@pytest.fixture
-def host() -> Host:
-    host = Host()
-    containers = [container("a-1"), container("b-1", state="exited", status="Exited (1)")]
-    host.shows(snapshot_of(containers, PATTERN, confirmed_at=NOW))
-    return host
-
-
-@pytest.fixture
-def blind() -> Host:
-    host = Host()
-    host.shows(Snapshot(fault=Fault(Code.ENGINE_UNREACHABLE, "cannot connect to Docker")))
-    return host
-
+from tests.web.host import BASE, Host
 
 PATHS = ["/health", "/ready", "/apps", "/apps/health", "/apps/health/a", "/changes"]
 
@@ -125,7 +73,7 @@ def test_all_containers_stand_beside_the_verdict(host: Host) -> None:
 
 def test_the_overview_knows_since_when_and_the_last_probe(host: Host) -> None:
     host.history.changed(Changed(5.5, "b", 0, 13, "it died"))
-    host.probes = {"a": LastProbe("502 Bad Gateway", 7.25, 0.5)}
+    host.observed = Observed({"a": LastProbe("502 Bad Gateway", 7.25, 0.5)})
 
     a, b = host.get("/apps").get_json()["message"]
 
