@@ -180,8 +180,6 @@ def test_a_trailing_slash_makes_no_difference(service: RunningService, path: str
         ("/apps//health", 404, 21),
         ("//health", 404, 21),
         ("/nope", 404, 21),
-        ("", 404, 21),
-        ("/", 404, 21),
         ("/apps/healthy", 404, 21),
         ("/static/x", 404, 21),
     ],
@@ -195,6 +193,14 @@ def test_bad_paths_get_json(service: RunningService, path: str, status: int, cod
     assert len(answer.body) < 600
     assert "Traceback" not in answer.body.decode()
     assert "X-Injected" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_the_prefix_itself_is_the_page(service: RunningService, path: str) -> None:
+    answer = service.get(path)
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
 def test_a_path_outside_the_prefix_gets_json(service: RunningService) -> None:
