@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def watched(service: RunningService, app_code: str) -> Iterator[list[int]]:
         while not over.is_set():
             try:
                 codes.append(service.code(app_code))
-            except OSError:
+            except (OSError, HTTPException):
+                # Also of an answer that a killed worker had begun.
                 time.sleep(0.01)
 
     thread = threading.Thread(target=ask)
@@ -143,11 +145,10 @@ def test_a_killed_worker_takes_nothing_along(
             )
             appo.is_asked(app_code, 3)
             service.settle(app_code, 14)
-        appo.serves(app_code)
-        service.settle(app_code, 0)
+    assert set(codes) == {14}
 
-    assert set(codes) == {14, 0}
-    assert 0 not in codes[: codes.index(0)] and 14 in codes
+    appo.serves(app_code)
+    service.settle(app_code, 0)
     assert service.log_text().count(f"{app_code}: 0 -> 14") == 1
     assert service.log_text().count(f"{app_code}: 14 -> 0") == 1
 
