@@ -98,6 +98,9 @@ def _download(release: str, packages: tuple[str, ...], folder: Path) -> None:
         f'Dir::Etc::preferences "-";\nDir::Etc::preferencesparts "-";\n'
         f'Dir::State "{folder}/state";\nDir::State::status "{folder}/state/status";\n'
         f'Dir::Cache "{folder}/cache";\nAPT::Sandbox::User "";\nAPT::Install-Recommends "false";\n'
+        # A list that could not be fetched is no list without the package: apt is to say so, and to
+        # try again before it does.
+        'APT::Update::Error-Mode "any";\nAcquire::Retries "5";\n'
         # Nor what this machine does with the packages that it downloads.
         "#clear DPkg::Pre-Install-Pkgs;\n#clear DPkg::Post-Invoke;\n"
         "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
