@@ -155,6 +155,8 @@ def consul(appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[Consul
     try:
         for server in appos:
             agents.append(Consul(server, app, appos[0].address, tmp_path / server.address))
+        # Only a cluster that has a leader answers what it is asked.
+        wait_for(lambda: agents[0].ask("/status/leader"), "Consul's leader")
         yield agents[0]
     finally:
         for agent in agents:
