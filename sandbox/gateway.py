@@ -38,6 +38,8 @@ STOCK_PORT = 8081
 PACKAGING = SOURCE / "packaging"
 INSTALLED = "/usr/local/openresty/nginx/lua/container-healthcheck"
 WORKERS = 2
+# So long after one nginx worker has heard of a change, all of them act by it. In seconds.
+A_MOMENT = 0.2
 
 
 class AppoServer:
@@ -353,10 +355,15 @@ class Gateway:
         return str(entry["apps"][app_code]["state"])
 
     def await_state(self, server: str, app_code: str, state: str) -> None:
-        """Waits until the gateway believes that."""
+        """Waits until the gateway believes that, and acts by it.
+
+        Its page shows what one nginx worker has just written; the others act by it a moment later.
+        """
         wait_for(
             lambda: self.state(server, app_code) == state, f"{app_code} on {server} to be {state}"
         )
+        acted_by = time.monotonic() + A_MOMENT
+        wait_for(lambda: time.monotonic() > acted_by, "all nginx workers to act by it")
 
     def changes(self) -> list[str]:
         """The lines that the module has written to the error log."""
