@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandbox.sockets import serving_process
 from sandbox.waiting import free_port, wait_for, wait_until
 
 PREFIX = "CONTAINER_HEALTHCHECK_"
@@ -141,12 +143,27 @@ class RunningService:
         return self.check(app_code).code
 
     def settle(self, app_code: str, code: int) -> None:
-        """Waits until every worker is likely to say so: until twenty answers in a row do."""
+        """Waits until every worker says so, each by the last answer it gave."""
+        said: dict[int, int] = {}
+
+        def ask_one() -> dict[int, int]:
+            workers = self.workers()
+            worker, answered = self._code_by_worker(app_code, workers)
+            said[worker] = answered
+            return {each: said.get(each, -1) for each in workers}
+
         wait_until(
-            lambda: {self.code(app_code) for _ in range(20)},
-            lambda codes: codes == {code},
+            ask_one,
+            lambda codes: {*codes.values()} == {code},
             f"all workers to call {app_code} {code}",
         )
+
+    def _code_by_worker(self, app_code: str, workers: Sequence[int]) -> tuple[int, int]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        with closing(connection):
+            connection.request("GET", f"{self.prefix}/apps/health/{app_code}")
+            code: int = json.loads(connection.getresponse().read())["code"]
+            return serving_process(connection.sock, workers), code
 
     def workers(self) -> list[int]:
         """The process ids of gunicorn's workers."""

@@ -306,11 +306,11 @@ def test_a_dead_engine_leaks_nothing(tmp_path: Path) -> None:
             seen.append((attempts, len(os.listdir(f"/proc/{worker}/fd"))))
             service.check("bk_iam")
 
-    # The least, for a check's own connection may still be open; not of the start, when a worker may
-    # open something once. A leak would leave ten more.
-    early = min(files for attempts, files in seen if 5 <= attempts < 10)
+    # The least, for a check's own connection may still be open. A worker may open something once,
+    # at any time; a leak would leave at least ten more.
+    early = min(files for attempts, files in seen if attempts < 10)
     late = min(files for attempts, files in seen if attempts >= 20)
-    assert late <= early
+    assert late < early + 5
     # The journal tells it once, at the level of a warning.
     assert service.final_log.count("[WARNING] cannot connect to Docker") == 1
 
