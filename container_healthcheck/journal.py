@@ -70,7 +70,7 @@ class Journal:
             if old != new:
                 changes.append(Changed(now, app_code, old, new, why))
         if self._history.has_begun:
-            self._lines += _together(changes, len(report.verdicts)) or map(_line, changes)
+            self._lines += _together(changes, report.size) or map(_line, changes)
             return changes
         self._lines += _first_lines(report, changes)
         return [

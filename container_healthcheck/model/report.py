@@ -88,6 +88,11 @@ class Report:
         """True for an app that has a container or a drain mark."""
         return app_code in self._answers
 
+    @property
+    def size(self) -> int:
+        """How many apps are listed."""
+        return len(self._answers)
+
     @cached_property
     def verdicts(self) -> Mapping[str, Verdict]:
         """The verdicts on all listed apps, in the order of their codes."""
@@ -108,7 +113,7 @@ class Report:
 
     def _judge(self, app_codes: Iterable[str]) -> None:
         for app_code in app_codes:
-            old = self._answers.pop(app_code, None)
+            old = self._answers.get(app_code)
             if old is not None:
                 self._sum -= _term(app_code, old.code)
             if app_code in self.snapshot.apps or app_code in self.drains.marks:
@@ -117,6 +122,8 @@ class Report:
                 new = old if old is not None and old.verdict == verdict else Answer(verdict)
                 self._answers[app_code] = new
                 self._sum += _term(app_code, new.code)
+            elif old is not None:
+                del self._answers[app_code]
         self._sum %= 1 << _ETAG_BITS
 
     def _judged(self, app_code: str) -> Verdict:

@@ -49,30 +49,37 @@ class Snapshot:
         """The snapshot in which these containers (None: gone) are as given, by their ids.
 
         Also the app codes for which that makes a difference. What stays is not looked at: this
-        costs the same on a small host and on a large one, but for three copies of references.
+        costs the same on a small host and on a large one, but for two copies of references.
         """
         changes = {each: new for each, new in news.items() if self.containers.get(each) != new}
         if not changes:
             return self, frozenset()
+        # What stays keeps its place: a mapping with gaps is copied far more slowly.
         containers = dict(self.containers)
         arrivals: defaultdict[str, list[Container]] = defaultdict(list)
         touched: set[str] = set()
         for each, new in changes.items():
-            if (old := containers.pop(each, None)) is not None:
+            if (old := containers.get(each)) is not None:
                 touched.update(pattern.app_codes(old.name))
-            if new is not None:
+            if new is None:
+                del containers[each]
+            else:
                 containers[each] = new
                 for app_code in pattern.app_codes(new.name):
                     arrivals[app_code].append(new)
         touched.update(arrivals)
-        by_app, listed = dict(self.by_app), set(self.apps)
+        by_app = dict(self.by_app)
+        turned: set[str] = set()
         for app_code in touched:
-            kept = [each for each in by_app.pop(app_code, ()) if each.id not in changes]
+            kept = [each for each in by_app.get(app_code, ()) if each.id not in changes]
             if members := newest_first([*kept, *arrivals[app_code]]):
                 by_app[app_code] = members
+            else:
+                by_app.pop(app_code, None)
             is_listed = any(app_code in pattern.likely_app_codes(each.name) for each in members)
-            (listed.add if is_listed else listed.discard)(app_code)
-        apps = self.apps if listed == self.apps else frozenset(listed)
+            if is_listed != (app_code in self.apps):
+                turned.add(app_code)
+        apps = self.apps ^ turned if turned else self.apps
         changed = replace(self, containers=containers, by_app=by_app, apps=apps)
         return changed, frozenset(touched)
 
