@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from container_healthcheck.board import Board
+from container_healthcheck.chronicle import Chronicle
 from container_healthcheck.journal import Journal
 from container_healthcheck.model.probes import INTERNAL, LastProbe
 from container_healthcheck.model.records import Probed, Record, Returned
@@ -33,7 +34,6 @@ from container_healthcheck.observers.probe import probe
 from container_healthcheck.observers.prober import Prober, Spawn, in_thread
 from container_healthcheck.observers.replica import Replica, since_boot
 from container_healthcheck.observers.sheet import Sheet
-from container_healthcheck.observers.tally import Tally
 from container_healthcheck.observers.watcher import Watcher
 from container_healthcheck.settings import Settings
 
@@ -44,8 +44,6 @@ LONGEST_START = 10.0
 # How often others' records, marks and the snapshot's age are looked at, in seconds: while somebody
 # waits for a change, and otherwise. Waking up is what an idle worker's time goes into.
 LOOK_PAUSE, IDLE_PAUSE = 0.05, 0.2
-# How often what the lead has seen is shown to the other workers, in seconds.
-SHEET_PAUSE = 1.0
 # An app that has come back is asked this often until it answers, in seconds.
 RETURNING_INTERVAL = 1.0
 # How many intervals what a probe saw counts for a successor of this service.
@@ -77,7 +75,7 @@ class Monitor:
     ) -> None:
         self._settings = settings
         self._is_lead = shared.is_lead
-        self._sheet = Sheet(shared.sheet)
+        sheet = Sheet(shared.sheet)
         self._replica = Replica(
             Ledger(shared.ledger),
             Serving(fall=settings.probe_fall, rise=settings.probe_rise),
@@ -92,7 +90,7 @@ class Monitor:
             DrainFolder(settings.state_dir).current,
             stale_after=settings.stale_after,
             history=self._replica.history,
-            observed=self._sheet.read,
+            observed=sheet.read,
             catch_up=self.look,
         )
         self._journal = Journal(self._replica.history)
@@ -104,14 +102,13 @@ class Monitor:
             docker_timeout=settings.docker_timeout,
             resync_interval=settings.resync_interval,
         )
+        self._chronicle = Chronicle(
+            self._journal, self._replica, sheet, lambda: self._watcher.events
+        )
         self._returns = Returns()
         # Returns that could not be told yet: their apps are held back here meanwhile.
         self._untold: dict[str, Return] = {}
         self._snapshot = Snapshot()
-        # Apps that the journal has not looked at since they were judged.
-        self._unwritten: set[str] = set()
-        self._tally = Tally(lambda: self._watcher.events)
-        self._sheet_due = 0.0
         self._leads = False
         self._is_cut_off = False
         self._stopping = False
@@ -150,7 +147,7 @@ class Monitor:
         if self._leads:
             with self._lock:
                 self._guarded(lambda: self._replica.keep(at_once=True))
-                self._guarded(self._write_sheet)
+                self._guarded(lambda: self._chronicle.show(at_once=True))
 
     def on_snapshot(
         self, snapshot: Snapshot, touched: frozenset[str], started: Mapping[str, str]
@@ -188,52 +185,32 @@ class Monitor:
 
     def _look_after(self) -> None:
         """What follows from a new report, whoever made it."""
-        self._unwritten |= self.board.look()
+        self._chronicle.judged(self.board.look())
         report = self.board.report()
         # Whoever is stopping has left the lead to another.
         leads = not self._stopping and self._is_lead()
         self._journal.note_engine(report, silently=not leads)
         if not leads:
-            # Whoever comes to lead compares all apps.
-            self._unwritten.clear()
+            self._chronicle.leave_to_lead()
             return
         if not self._leads:
             self._begin_to_lead()
-        self._publish_if(self._guarded(self._write_down) | self._guarded(self._replica.keep))
-        self._show_observed()
+        told = self._guarded(lambda: self._chronicle.tell(self.board.report()))
+        self._publish_if(told | self._guarded(self._replica.keep))
+        self._guarded(self._chronicle.show)
 
     def _begin_to_lead(self) -> None:
         self._leads = True
-        self._unwritten |= {*self.board.report().verdicts, *self._replica.history.known}
-        self._tally.begin(self._sheet.read(), self._returns.live)
+        self._chronicle.begin(self.board.report(), self._returns.live)
         if self._settings.probe_url:
             self._prober.lead()
             self._ask_soon(self._replica.serving.failing)
-
-    def _write_down(self) -> frozenset[str]:
-        if not self._unwritten and self._replica.history.has_begun:
-            return frozenset()
-        report = self.board.report()
-        touched = self._replica.tell(lambda: self._journal.news(report, self._unwritten))
-        self._unwritten.clear()
-        return touched
-
-    def _show_observed(self) -> None:
-        now = time.monotonic()
-        if now >= self._sheet_due:
-            self._sheet_due = now + SHEET_PAUSE
-            self._guarded(self._write_sheet)
-
-    def _write_sheet(self) -> None:
-        if (observed := self._tally.news()) is not None:
-            self._sheet.write(observed)
-            self._tally.shown(observed)
 
     def _aim(self, app_code: str) -> None:
         is_live = app_code in self._returns.live and self._is_probed(app_code)
         self._prober.aim(app_code, is_live=is_live)
         if not is_live:
-            self._tally.forget(app_code)
+            self._chronicle.forget(app_code)
 
     def _is_probed(self, app_code: str) -> bool:
         return self._settings.probe_target(app_code) is not None
@@ -269,7 +246,7 @@ class Monitor:
         last = LastProbe(seen, round(asked_at, 3), round(time.monotonic() - began, 6))
         with self._lock:
             if app_code in self._returns.live:
-                self._tally.probed(app_code, last)
+                self._chronicle.probed(app_code, last)
         self.take_probe(Probed(app_code, seen, after, at))
 
     def take_probe(self, record: Probed) -> None:
@@ -302,7 +279,7 @@ class Monitor:
         failing = self._replica.serving.failing
         if self._untold:
             failing = {**failing, **dict.fromkeys(self._untold, UNASKED)}
-        self._unwritten |= self.board.publish(self._snapshot, failing, touched)
+        self._chronicle.judged(self.board.publish(self._snapshot, failing, touched))
         self._ask_soon(touched)
 
     def _guarded(self, act: Callable[[], frozenset[str] | None]) -> frozenset[str]:
