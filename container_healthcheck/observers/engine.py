@@ -225,7 +225,9 @@ def _connection_advice(error: BaseException) -> str | None:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: start dockerd"
     if isinstance(error, docker.errors.TLSParameterError | requests.exceptions.SSLError):
-        return f"TLS: {' '.join(str(error).split())[:200]}; see DOCKER_CERT_PATH"
+        # What it wraps says what is the matter, without the way there.
+        *_, innermost = _causes(error)
+        return f"TLS: {' '.join(str(innermost).split())[:200]}; see DOCKER_CERT_PATH"
     # An error of requests is an OSError as well, with a sentence for its number.
     if isinstance(error, OSError) and isinstance(error.errno, int):
         return f"{error.strerror}: see DOCKER_HOST"

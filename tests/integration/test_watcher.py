@@ -386,14 +386,17 @@ def openssl(folder: Path, *arguments: str) -> None:
 def make_certificates(folder: Path) -> None:
     """A certificate authority, and a certificate of it for the engine and one for its client."""
     request = ["req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    openssl(folder, *request, "-x509", "-keyout", "ca-key.pem", "-out", "ca.pem", "-subj", "/CN=ca")
+    # Python 3.13 takes no authority that does not say what its key is for.
+    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    authority = ["-x509", "-keyout", "ca-key.pem", "-out", "ca.pem", "-subj", "/CN=ca", *usage]
+    openssl(folder, *request, *authority)
     for name, extensions in (
         ("server", "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n"),
         ("client", "extendedKeyUsage=clientAuth\n"),
     ):
         key, csr, certificate = f"{name}-key.pem", f"{name}.csr", f"{name}-cert.pem"
         openssl(folder, *request, "-keyout", key, "-out", csr, "-subj", f"/CN={name}")
-        (folder / "extensions").write_text(extensions)
+        (folder / "extensions").write_text(extensions + "authorityKeyIdentifier=keyid\n")
         sign = ["x509", "-req", "-in", csr, "-CA", "ca.pem", "-CAkey", "ca-key.pem"]
         openssl(
             folder, *sign, "-CAcreateserial", "-days", "2", "-out", certificate,
