@@ -93,6 +93,10 @@ class Page:
         """Waits until the text is seen there."""
         wait_until(lambda: self.window.text(selector), lambda seen: text in seen, text)
 
+    def hears(self) -> bool:
+        """True unless it says that the service does not answer."""
+        return bool(self.window.run("return document.querySelector('#silence').hidden"))
+
     def was_not_reloaded(self) -> bool:
         """True when it still is the page that was opened."""
         return bool(self.window.run("return window.loadedOnce === true"))
