@@ -85,10 +85,11 @@ local function unlisted(server, roles, is_listed)
         code = code,
         reason = server.reason or log.reasons[code],
         since = server.raw ~= store.complete and server.since or nil,
+        is_servers = server.raw ~= store.complete,
     }
 end
 
--- The server as a whole tells why, where it does.
+-- Where nothing is known of the server, or Docker is away there, all its apps share why.
 local function of_server(server, entry)
     if server.state == "known" then
         return entry
@@ -99,6 +100,7 @@ local function of_server(server, entry)
         reason = server.reason,
         since = server.since,
         failed = entry.failed,
+        is_servers = true,
     }
 end
 
@@ -119,12 +121,16 @@ local function row_of(app, all, is_listed)
         local cell = entry and of_server(server, entry) or unlisted(server, roles, is_listed)
         if cell then
             cell.kind = kind_of(cell)
-            row.has[cell.kind], row.has.any = true, true
-            row.cells[index] = cell
+            row.cells[index], row.has.any = cell, true
+            -- The trouble of a server is not that of an app that others serve.
+            if not cell.is_servers then
+                row.has[cell.kind] = true
+            end
+            row.has.doubt = row.has.doubt or cell.kind == "unknown"
         end
     end
     row.is_served = row.has.good == true
-    row.in_trouble = not row.is_served or row.has.bad == true or row.has.unknown == true
+    row.in_trouble = not row.is_served or row.has.bad == true
     row.order = not row.is_served and 1 or row.in_trouble and 2 or row.has.drained and 3 or 4
     return row
 end

@@ -1,4 +1,5 @@
--- container-healthcheck 2.1.0: the page's style and script. Pure.
+-- container-healthcheck 2.1.0: the page's style and script, and the hash of each for the policy that lets
+-- the browser take nothing else. Pure.
 
 local _M = { version = "2.1.0" }
 
@@ -52,13 +53,15 @@ th {
 }
 th small { display: block; font-weight: 400; }
 td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td small { display: block; max-width: 16rem; overflow-wrap: anywhere; }
+.state small { display: inline; font-weight: 400; }
+td > small { display: block; max-width: 16rem; overflow-wrap: anywhere; }
 th.app {
   position: sticky; left: 0; background: var(--back); color: var(--text); font-weight: 600;
   padding-top: .4rem; vertical-align: top; max-width: 20rem; white-space: normal; overflow-wrap: anywhere;
 }
 th.app .nowhere { color: var(--bad); }
-td.bad, td.unknown { background: var(--bad-back); }
+th.bad { color: var(--bad); }
+td.bad { background: var(--bad-back); }
 small, .soft, time { color: var(--soft); }
 .state, time { white-space: nowrap; }
 .state i {
@@ -80,7 +83,7 @@ footer { margin-top: 1.5rem; color: var(--soft); font-size: .9rem; }
   th.app { position: static; max-width: none; padding: .05rem .35rem; border: 0; }
   td { display: grid; grid-template-columns: 1fr auto auto; gap: 0 .6rem; padding: .05rem .35rem; border: 0; }
   td::before { content: attr(data-label); color: var(--soft); overflow-wrap: anywhere; }
-  td small { grid-column: 1 / -1; max-width: none; }
+  td > small { grid-column: 1 / -1; max-width: none; }
   td.absent { display: none; }
   nav { margin-left: 0; }
 }
@@ -206,5 +209,9 @@ _M.script = [[
   follow();
 })();
 ]]
+
+-- Lua has no SHA-256 of its own. A test says what they have to be.
+_M.style_hash = "sha256-WEBPVRTa5HspnVdijsgK6kXHJ3dJ2+mbrK9BQWatTEw="
+_M.script_hash = "sha256-+MbsAvZ3KZD493u6q3Esso6Iq+/83qNSUZ+0alr75rI="
 
 return _M

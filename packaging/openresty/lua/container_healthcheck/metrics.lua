@@ -118,7 +118,7 @@ local function add_upstreams(text, servers, rows)
         text:add(truth(cell.state == choice.down), name, endpoint, label("status", "DOWN"), role)
     end)
     for _, row in ipairs(rows) do
-        local name, unknown = label("name", row.app), not row.is_served and row.has.unknown
+        local name, unknown = label("name", row.app), not row.is_served and row.has.doubt
         text:add(truth(row.is_served), name, label("status", "UP"))
         text:add(truth(not row.is_served and not unknown), name, label("status", "DOWN"))
         text:add(truth(unknown), name, label("status", "UNKNOWN"))

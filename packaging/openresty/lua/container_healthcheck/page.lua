@@ -46,12 +46,19 @@ local function cell_html(cell, address, now, words)
         return filled(ABSENT, { address = address, absent = words.absent })
     end
     local word = cell.state == "down" and words.codes[cell.code] or words.states[cell.state]
-    local code = cell.state == "down" and cell.code and " " .. cell.code or ""
-    local html = filled('<td class="{kind}" data-label="{address}"><span class="state {kind}">'
-        .. '<i aria-hidden="true"></i>{word}{code}</span>',
-        { kind = cell.kind, address = address, word = word, code = code })
+    local code = cell.state == "down" and cell.code and " <small>" .. cell.code .. "</small>" or ""
+    -- What is the server's stands once, above the table, and here for the mouse.
+    local html = filled('<td class="{class}" data-label="{address}"{=title}><span class="state {kind}">'
+        .. '<i aria-hidden="true"></i>{word}{=code}</span>', {
+        class = cell.is_servers and "servers" or cell.kind,
+        title = cell.is_servers and filled(' title="{reason}"', { reason = cell.reason or "" }) or "",
+        address = address,
+        kind = cell.kind,
+        word = word,
+        code = code,
+    })
     html = html .. moment(cell.since, now, words)
-    if cell.reason and (cell.kind == "bad" or cell.kind == "unknown") then
+    if cell.reason and cell.kind == "bad" and not cell.is_servers then
         html = html .. filled("<small><bdi>{reason}</bdi></small>", cell)
     end
     if cell.failed then
@@ -81,8 +88,12 @@ local function head_html(servers, now, words)
     for _, server in ipairs(servers) do
         local heard = server.heard
             and words.heard .. " " .. age(now - server.heard, words) .. " " .. words.ago
-        parts[#parts + 1] = filled('<th scope="col">{address}<small>{heard}</small></th>',
-            { address = server.address, heard = heard or words.never_heard })
+        local is_known = server.state == "known"
+        parts[#parts + 1] = filled('<th scope="col" class="{class}">{address}<small>{heard}</small></th>', {
+            class = is_known and "" or "bad",
+            address = server.address,
+            heard = heard or words.never_heard,
+        })
     end
     parts[#parts + 1] = "</tr></thead>\n"
     return concat(parts)
@@ -96,12 +107,13 @@ local function notices_html(servers, now, words)
     for _, server in ipairs(servers) do
         if server.state ~= "known" then
             parts[#parts + 1] = filled('<p class="notice" role="status"><strong>{address}</strong>{colon}'
-                .. "{what} <bdi>{reason}</bdi>{=since}</p>\n", {
+                .. "{what}{=reason}{=since}</p>\n", {
                 address = server.address,
                 colon = words.colon,
                 what = server.state == "unknown" and words.unknown_server or words.faulty_server,
                 since = moment(server.since, now, words),
-                reason = server.reason or "",
+                reason = server.reason and filled("{colon}<bdi>{reason}</bdi>",
+                    { colon = words.colon, reason = server.reason }) or "",
             })
         end
     end
@@ -118,27 +130,36 @@ local function counted(rows)
     return found
 end
 
-local function summary_html(rows, words)
-    local found, parts = counted(rows), {}
+local function count_away(servers)
+    local away = 0
+    for _, server in ipairs(servers) do
+        away = away + (server.state == "known" and 0 or 1)
+    end
+    return away
+end
+
+local function summary_html(servers, rows, words)
+    local found, away, parts = counted(rows), count_away(servers), {}
     local function add(class, text)
         parts[#parts + 1] = filled('<span class="{class}">{text}</span>', { class = class, text = text })
     end
     if #rows == 0 then
         add("soft", words.no_apps)
-    elseif found.good == #rows then
+    elseif found.good == #rows and away == 0 then
         add("good", words.all_well)
     end
     for _, each in ipairs({
         { found.nowhere, "bad", words.nowhere },
         { found.trouble, "bad", words.in_trouble },
+        { away, "bad", words.away },
         { found.drained, "drained", words.drained },
         { found.good, "good", words.healthy },
     }) do
         if each[1] > 0 then
-            add(each[2], each[1] .. " " .. each[3])
+            add(each[2], each[1] .. " " .. each[3][each[1] == 1 and 1 or 2])
         end
     end
-    return concat(parts, "\n"), found.nowhere + found.trouble
+    return concat(parts, "\n"), found.nowhere + found.trouble + away
 end
 
 local function matches(row, filter)
@@ -205,8 +226,7 @@ local PAGE = [[
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>{title}</title>
-<style nonce="{nonce}">
-{=style}</style>
+<style>{=style}</style>
 </head>
 <body data-now="{now}" data-lang="{tag}" data-units="{units}">
 <p class="notice" id="silence" role="alert" hidden>{not_answering} <span></span></p>
@@ -220,8 +240,7 @@ local PAGE = [[
 <button>{apply}</button>
 </form>
 {=bottom}</main>
-<script nonce="{nonce}">
-{=script}</script>
+<script>{=script}</script>
 </body>
 </html>
 ]]
@@ -233,7 +252,7 @@ end
 local function make(filter, now, words)
     local servers = fleet.servers()
     local rows = fleet.rows(servers)
-    local summary, bad = summary_html(rows, words)
+    local summary, bad = summary_html(servers, rows, words)
     local top = filled(TOP, {
         summary = summary,
         json = words.json,
@@ -272,11 +291,9 @@ local function made(filter, now, words)
     return last
 end
 
-local function policy(nonce)
-    return "default-src 'none'; style-src 'nonce-" .. nonce .. "'; script-src 'nonce-" .. nonce
-        .. "'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self';"
-        .. " frame-ancestors 'none'"
-end
+local POLICY = "default-src 'none'; style-src '" .. look.style_hash .. "'; script-src '" .. look.script_hash
+    .. "'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self';"
+    .. " frame-ancestors 'none'"
 
 -- `text` is what the names of the apps wanted contain, if any.
 function _M.answer(text)
@@ -284,16 +301,14 @@ function _M.answer(text)
     local words = words_of.wanted(var.arg_lang, var.http_accept_language)
     local given = text:sub(1, LONGEST):match("^%s*(.-)%s*$")
     local filter = { given = given, text = given:lower(), trouble = var.arg_trouble == "1" }
-    local now, nonce = ngx.now(), var.request_id
-    local page = made(filter, now, words)
+    local page = made(filter, ngx.now(), words)
     ngx.header["Content-Type"] = "text/html; charset=utf-8"
-    ngx.header["Content-Security-Policy"] = policy(nonce)
+    ngx.header["Content-Security-Policy"] = POLICY
     ngx.header["Referrer-Policy"] = "no-referrer"
     ngx.print(filled(PAGE, {
         html_tag = words.html_tag,
         tag = words.tag,
         title = page.title,
-        nonce = nonce,
         style = look.style,
         now = page.at,
         units = concat(words.units, ","),
