@@ -22,6 +22,7 @@ from sandbox.waiting import LIMIT, free_port, wait_for
 
 # As the keyboard's keys are called in WebDriver.
 TAB = "\ue004"
+BACKSPACE = "\ue003"
 _PROGRAMS = ("chromium", "chromedriver", "unshare")
 _FLAGS = (
     "--headless=new",
