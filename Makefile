@@ -20,7 +20,7 @@ PACKAGER := dpkg-deb=dpkg /usr/share/keyrings/debian-archive-keyring.gpg=debian-
 PACKAGED := $(PACKAGER) rpmbuild=rpm rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
 	systemd-analyze=systemd groff=groff-base
 TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
-LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions bad_input)
+LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions status bad_input)
 OF_SERVICE := tests/unit tests/lives tests/web tests/integration
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
