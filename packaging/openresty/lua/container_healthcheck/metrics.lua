@@ -55,7 +55,10 @@ end
 
 -- Calls `with` with row, cell and the labels of both, for all cells.
 local function each_cell(servers, rows, with)
-    for _, row in ipairs(rows) do
+    for number, row in ipairs(rows) do
+        if number % fleet.at_once == 0 then
+            ngx.sleep(0)
+        end
         local app = label("app_code", row.app)
         for index, server in ipairs(servers) do
             if row.cells[index] then
@@ -63,7 +66,6 @@ local function each_cell(servers, rows, with)
             end
         end
     end
-    ngx.sleep(0)
 end
 
 local function add_apps(text, servers, rows)
