@@ -9,6 +9,7 @@ local store = require("container_healthcheck.store")
 local ngx, ipairs, pcall = ngx, ipairs, pcall
 
 local EVERY = 1 -- seconds
+local PATIENCE = 30 -- times that the requests of a name that is no app are looked at
 
 local _M = { version = "2.1.0", kinds = { "up", "unknown", "down", "retries" } }
 
@@ -17,7 +18,7 @@ local stock = { requests = 0 }
 _M.stock = stock
 
 function _M.tally_of(list)
-    local tally = { list = list, up = 0, unknown = 0, down = 0, retries = 0 }
+    local tally = { list = list, up = 0, unknown = 0, down = 0, retries = 0, waited = 0 }
     tallies[#tallies + 1] = tally
     return tally
 end
@@ -27,15 +28,25 @@ function _M.begin_anew()
     tallies, leaving = {}, tallies
 end
 
+-- Made-up names must not fill the memory. But no server may have said yet what it lists.
+local function wait(tally)
+    tally.waited = tally.waited + 1
+    if tally.waited > PATIENCE then
+        tally.up, tally.unknown, tally.down, tally.retries, tally.waited = 0, 0, 0, 0, 0
+    end
+end
+
 local function add_tally(tally, is_app)
     if tally.up + tally.unknown + tally.down + tally.retries == 0 then
         return
     end
     local app = tally.list.app
-    -- Made-up names must not fill the memory.
-    if not (store.counted_at(app) or is_app(tally.list)) or not store.keep_counted(app) then
+    if not (store.counted_at(app) or is_app(tally.list)) then
+        return wait(tally)
+    elseif not store.keep_counted(app) then
         return
     end
+    tally.waited = 0
     for _, kind in ipairs(_M.kinds) do
         if tally[kind] > 0 and store.add_count(app, kind, tally[kind]) then
             tally[kind] = 0

@@ -1,5 +1,5 @@
 -- container-healthcheck 2.1.0: the servers and apps that are known, and what is believed of each, for the
--- page, the JSON and the metrics. Runs in the content phase: it lets requests pass between servers.
+-- page, the JSON and the metrics. Runs in the content phase: it lets requests pass now and then.
 
 local choice = require("container_healthcheck.choice")
 local log = require("container_healthcheck.log")
@@ -11,7 +11,9 @@ local ngx, ipairs, pairs, sort = ngx, ipairs, pairs, table.sort
 local NO_CONTAINER, DRAINED = 12, 15
 local ASKED_FOR = 600 -- seconds for which an app that no server lists is shown after a request for it
 
-local _M = { version = "2.1.0" }
+local AT_ONCE = 100 -- apps between which requests may pass
+
+local _M = { version = "2.1.0", at_once = AT_ONCE }
 
 local function addresses()
     local found, seen = {}, {}
@@ -154,8 +156,12 @@ end
 
 -- An app a row, with a cell for each of `all` servers where it belongs; what is worst first.
 function _M.rows(all)
-    local rows = {}
+    local rows, number = {}, 0
     for app, is_listed in pairs(apps_of(all)) do
+        number = number + 1
+        if number % AT_ONCE == 0 then
+            ngx.sleep(0)
+        end
         local row = row_of(app, all, is_listed)
         if row.has.any then
             rows[#rows + 1] = row

@@ -28,9 +28,9 @@ function Text:begin(kind, name, meaning)
     self[#self + 1] = "# TYPE " .. name .. " " .. kind
 end
 
-function Text:add(value, ...)
-    local labels = concat({ ... }, ",")
-    self[#self + 1] = self.name .. (labels ~= "" and "{" .. labels .. "}" or "") .. " " .. value
+-- `labels` is their text, "" for none.
+function Text:add(value, labels)
+    self[#self + 1] = self.name .. (labels ~= "" and "{" .. labels .. "} " or " ") .. value
 end
 
 local function truth(value)
@@ -53,30 +53,39 @@ local function add_servers(text, servers)
     end
 end
 
--- Calls `with` with row, cell and the labels of both, for all cells.
-local function each_cell(servers, rows, with)
-    for _, row in ipairs(rows) do
-        local app = label("app_code", row.app)
+-- Calls `with` with cell, row, server and the labels of both, for all cells. The labels are made once for
+-- each server and row: there are many cells.
+local function each_cell(servers, rows, of_server, of_row, with)
+    local there = {}
+    for index, server in ipairs(servers) do
+        there[index] = label(of_server, server.address)
+    end
+    for number, row in ipairs(rows) do
+        if number % fleet.at_once == 0 then
+            ngx.sleep(0)
+        end
+        local app = label(of_row, row.app)
         for index, server in ipairs(servers) do
-            if row.cells[index] then
-                with(row, row.cells[index], label("server", server.address), app, server.address)
+            local cell = row.cells[index]
+            if cell then
+                with(cell, there[index], app, row.roles[server.address])
             end
         end
     end
-    ngx.sleep(0)
 end
 
 local function add_apps(text, servers, rows)
     text:begin("gauge", PREFIX .. "app_up", "1 when the gateway believes the app to be up there, else 0")
-    each_cell(servers, rows, function(_, cell, server, app)
-        text:add(truth(cell.state == choice.up), server, app)
+    each_cell(servers, rows, "server", "app_code", function(cell, server, app)
+        text:add(truth(cell.state == choice.up), server .. "," .. app)
     end)
     text:begin("gauge", PREFIX .. "app_state",
         "1 for the state that the gateway believes the app to be in there, 0 for the others:"
         .. " up, unknown, down")
-    each_cell(servers, rows, function(_, cell, server, app)
-        for _, state in ipairs(STATES) do
-            text:add(truth(cell.state == state), server, app, label("state", state))
+    each_cell(servers, rows, "server", "app_code", function(cell, server, app)
+        local labels = server .. "," .. app
+        for index = 1, #STATES do
+            text:add(truth(cell.state == STATES[index]), labels .. ',state="' .. STATES[index] .. '"')
         end
     end)
 end
@@ -92,7 +101,7 @@ local function add_counts(text, wanted)
         "Requests for the app, by what was believed of it on the server that each was sent to first")
     for _, app in ipairs(apps) do
         for _, state in ipairs(STATES) do
-            text:add(store.count(app, state), label("app_code", app), label("choice", state))
+            text:add(store.count(app, state), label("app_code", app) .. "," .. label("choice", state))
         end
     end
     text:begin("counter", PREFIX .. "retries_total",
@@ -103,7 +112,7 @@ local function add_counts(text, wanted)
     text:begin("counter", PREFIX .. "stock_total",
         "Requests that went the way they would go without this module")
     if store.is_there then
-        text:add(store.stock())
+        text:add(store.stock(), "")
     end
 end
 
@@ -111,17 +120,16 @@ end
 local function add_upstreams(text, servers, rows)
     text:begin("gauge", "nginx_upstream_status_info", "The running status of nginx upstream:"
         .. " 1 for the status that it has, 0 for the others")
-    each_cell(servers, rows, function(row, cell, _, _, address)
-        local name, endpoint = label("name", row.app), label("endpoint", address)
-        local role = label("role", row.roles[address] or "PRIMARY")
-        text:add(truth(cell.state == choice.up), name, endpoint, label("status", "UP"), role)
-        text:add(truth(cell.state == choice.down), name, endpoint, label("status", "DOWN"), role)
+    each_cell(servers, rows, "endpoint", "name", function(cell, endpoint, name, role)
+        local peer, as = name .. "," .. endpoint, '",role="' .. (role or "PRIMARY") .. '"'
+        text:add(truth(cell.state == choice.up), peer .. ',status="UP' .. as)
+        text:add(truth(cell.state == choice.down), peer .. ',status="DOWN' .. as)
     end)
     for _, row in ipairs(rows) do
         local name, unknown = label("name", row.app), not row.is_served and row.has.doubt
-        text:add(truth(row.is_served), name, label("status", "UP"))
-        text:add(truth(not row.is_served and not unknown), name, label("status", "DOWN"))
-        text:add(truth(unknown), name, label("status", "UNKNOWN"))
+        text:add(truth(row.is_served), name .. ',status="UP"')
+        text:add(truth(not row.is_served and not unknown), name .. ',status="DOWN"')
+        text:add(truth(unknown), name .. ',status="UNKNOWN"')
     end
 end
 

@@ -177,7 +177,7 @@ local function table_html(servers, rows, filter, now, words)
                 shown = shown + 1
                 parts[#parts + 1] = row_html(row, servers, now, words)
             end
-            if number % 100 == 0 then
+            if number % fleet.at_once == 0 then
                 ngx.sleep(0)
             end
         end
