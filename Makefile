@@ -19,13 +19,15 @@ GATEWAY := $(NGINX) $(LUA) haproxy=haproxy go=golang-go jq=jq
 PACKAGER := dpkg-deb=dpkg /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
 PACKAGED := $(PACKAGER) rpmbuild=rpm rpmlint=rpmlint debootstrap=debootstrap cpio=cpio openssl=openssl \
 	systemd-analyze=systemd groff=groff-base
-TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) curl=curl
-LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions bad_input)
+BROWSER := chromium=chromium chromedriver=chromium-driver
+PICTURES := $(BROWSER) pngquant=pngquant /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc=fonts-noto-cjk
+TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) $(BROWSER) curl=curl
+LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions status bad_input)
 OF_SERVICE := tests/unit tests/lives tests/web tests/integration
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-all check format bench build rpm install uninstall lock clean
+.PHONY: help demo run test test-all check format bench pictures build rpm install uninstall lock clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -49,8 +51,8 @@ else
 	@$(IN_VENV) -m coverage report
 	@echo "The same with the lowest versions that setup.cfg allows"
 	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) $(OF_SERVICE)
-	@echo "The gateway, the packages and the demo"
-	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging tests/demo
+	@echo "The gateway, the packages, the demo and, in a browser, the pages"
+	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging tests/demo tests/browser
 	@echo "The gateway on an nginx older than OpenResty 1.15.8.3, and on the newest"
 	@$(IN_VENV) -m pytest -q -n 2 --older-nginx $(LUA_TESTS) tests/gateway/test_disturbances.py
 	@$(IN_VENV) -m pytest -q -n 2 --nginx-of trixie $(LUA_TESTS)
@@ -76,6 +78,10 @@ format: $(VENV)/dev ## rewrite the code in the project's format
 bench: $(VENV)/dev ## measure speed, memory and load; prints a table
 	@tools/need $(TESTED) wrk=wrk
 	@$(IN_VENV) -m benchmarks
+
+pictures: $(VENV)/runtime ## make the documents' pictures of the pages anew, on Debian, as root
+	@tools/need $(ENGINE) $(GATEWAY) $(PICTURES)
+	@unshare --uts $(IN_VENV) -m sandbox.pictures docs
 
 build: rpm ## the same as rpm
 rpm: $(VENV)/runtime ## the service's and the gateway's packages in dist/, on Debian

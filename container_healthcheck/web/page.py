@@ -129,16 +129,12 @@ class Page:
 
     def _rows(self, report: Report) -> list[Row]:
         history, probes = self._board.history, self._board.observed().probes
-        rows = [
-            Row(
-                verdict,
-                _kind(verdict.code),
-                history.since(app_code, verdict.code),
-                probes.get(app_code),
-                report.drains.marks.get(app_code),
-            )
-            for app_code, verdict in report.verdicts.items()
-        ]
+        rows = []
+        for app_code, verdict in report.verdicts.items():
+            since = history.since(app_code, verdict.code)
+            probe = _not_outdated(probes.get(app_code), verdict.code, since)
+            mark = report.drains.marks.get(app_code)
+            rows.append(Row(verdict, _kind(verdict.code), since, probe, mark))
         order = ("bad", "drained", "good")
         return sorted(rows, key=lambda row: (order.index(row.kind), row.verdict.app_code))
 
@@ -167,6 +163,17 @@ def age(seconds: float, words: Words) -> str:
             return f"{int(left)} {unit}"
         left /= size
     return f"{int(left)} {words.units[-1]}"
+
+
+def _not_outdated(probe: LastProbe | None, code: Code, since: float | None) -> LastProbe | None:
+    """The probe, unless the verdict is newer and says the contrary.
+
+    Verdicts reach a worker at once, and what the probes saw a moment later.
+    """
+    if probe is None or since is None or code not in (Code.HEALTHY, Code.NOT_SERVING):
+        return probe
+    agrees = (probe.seen is None) == (code == Code.HEALTHY)
+    return probe if agrees or probe.asked_at >= since else None
 
 
 def _kind(code: Code) -> str:

@@ -31,9 +31,9 @@ KEYS = f"""
 
 
 def keys() -> set[str]:
-    """The keys in the shared dictionary, but for complaints."""
+    """The keys in the shared dictionary, but for complaints and what is counted."""
     found = ask(KEYS_PORT, "/").body.decode().split()
-    return {key for key in found if not key.startswith("complained:")}
+    return {key for key in found if not key.startswith(("complained:", "count", "stock"))}
 
 
 def slow(handler: Handler) -> None:

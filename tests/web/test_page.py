@@ -85,6 +85,17 @@ def test_the_broken_come_first(host: Host) -> None:
     assert "/build/builder" not in page.text
 
 
+@pytest.mark.parametrize(("asked_at", "shown"), [(NOW - 9, False), (NOW - 1, True)])
+def test_no_probe_is_shown_that_the_verdict_has_overtaken(
+    host: Host, asked_at: float, shown: bool
+) -> None:
+    host.history.changed(Changed(NOW - 5, "a", 14, 0, "it serves"))
+    host.observed = Observed({"a": LastProbe("502", asked_at, 0.0125)})
+    host.board.look()
+
+    assert ("failed 12 ms" in read(host).text) == shown
+
+
 def test_it_is_found_with_and_without_the_slash(host: Host) -> None:
     for path in ("", "/"):
         assert apps_of(read(host, path)) == ["b", "a"]

@@ -11,8 +11,8 @@
 local VERSION = "2.1.0"
 -- In an order in which each needs only those before it.
 local PARTS = {
-    "clock", "store", "log", "servers", "slow_start", "choice", "client", "answer", "news",
-    "watching", "status",
+    "clock", "store", "log", "counts", "servers", "slow_start", "choice", "client", "answer", "news",
+    "watching", "fleet", "words", "look", "page", "listing", "metrics", "status",
 }
 local SAID_ONCE_IN = 10 -- seconds in which all workers load it after a start or a reload
 
@@ -87,6 +87,7 @@ end
 local log, store, servers, choice = parts.log, parts.store, parts.servers, parts.choice
 local list_of, first = servers.of, choice.first
 local touch = parts.watching.touch
+local counts, stock = parts.counts, parts.counts.stock
 local has_balancer, balancer = pcall(require, "ngx.balancer")
 local has_base, base = pcall(require, "resty.core.base")
 local get_request = has_base and base.get_request or nothing
@@ -103,6 +104,7 @@ end
 function _M.start()
     if store.is_there then
         parts.watching.start()
+        counts.start(servers.is_app)
     end
 end
 
@@ -120,6 +122,8 @@ end
 -- The server for a request; from time to time also says that its servers are still asked for.
 local function first_server(list)
     local server, is_new = first(list)
+    local tally, chosen = list.tally, server.choice
+    tally[chosen] = tally[chosen] + 1
     if is_new then
         _M.start()
         touch(list)
@@ -164,6 +168,9 @@ function _M.rewrite()
     elseif not chosen then
         return ngx.exit(502)
     end
+    if chosen == app then
+        stock.requests = stock.requests + 1
+    end
     var.target_up = chosen
 end
 
@@ -180,6 +187,7 @@ end
 
 local function another_server(list, failure)
     local tried = tried_addresses()
+    list.tally.retries = list.tally.retries + 1
     if failure == "failed" then
         choice.mark_failed(list, tried[#tried])
     end
@@ -247,7 +255,7 @@ function _M.note()
     end
 end
 
--- content_by_lua: what this gateway believes.
+-- content_by_lua: what this gateway believes, for people and for machines.
 _M.status = parts.status.answer
 
 return _M

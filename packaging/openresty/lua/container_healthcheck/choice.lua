@@ -46,7 +46,9 @@ local function rank_of(list, server)
     local failed = store.has_failed(address, app)
         or (code == nil and not list.configured and store.has_failed(address, ""))
     local ranks = failed and FAILED_RANKS or RANKS
-    return ranks[_M.state_of(store.state(address), code)] + (server.backup and 1 or 0)
+    local state = store.state(address)
+    server.choice = _M.state_of(state, code)
+    return ranks[server.choice] + (server.backup and 1 or 0)
 end
 
 -- Gives each of the best servers its share: by weight, and less to one that has just come back

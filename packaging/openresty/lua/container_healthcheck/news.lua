@@ -14,7 +14,7 @@ local clock = require("container_healthcheck.clock")
 local log = require("container_healthcheck.log")
 local store = require("container_healthcheck.store")
 
-local pairs, now, is_over = pairs, ngx.now, clock.is_over
+local ipairs, pairs, now, is_over = ipairs, pairs, ngx.now, clock.is_over
 local UP, UNKNOWN, DOWN = choice.up, choice.unknown, choice.down
 
 local RENEW = 20 -- seconds after which everything is written again
@@ -68,11 +68,9 @@ end
 -- Which apps of a server the store knows, for a watcher that has just begun.
 local function kept_codes(address)
     local codes = {}
-    store.each_code(function(there, app, code)
-        if there == address then
-            codes[app] = code
-        end
-    end)
+    for _, app in ipairs(store.apps(address)) do
+        codes[app] = store.code(address, app)
+    end
     return codes
 end
 
@@ -95,6 +93,15 @@ local function is_news(before, old)
     return before == store.complete or (before == store.partial and old ~= nil)
 end
 
+-- True when there was room for the names.
+local function keep_apps(address, codes)
+    local names = {}
+    for app in pairs(codes) do
+        names[#names + 1] = app
+    end
+    return store.keep_apps(address, names)
+end
+
 -- Writes what changed, and everything from time to time. True when all of it found room.
 local function write_codes(address, watch, codes, before)
     local renew = not watch.written or is_over(watch.written, RENEW)
@@ -102,9 +109,10 @@ local function write_codes(address, watch, codes, before)
         return not watch.partial
     end
     local changed = drop_vanished(address, watch, codes, before)
-    local complete = true
+    local complete, has_others = true, renew or changed
     for app, code in pairs(codes) do
         local old = store.code(address, app)
+        has_others = has_others or old == nil
         if is_news(before, old) then
             note_change(address, watch, app, old, code)
         end
@@ -112,6 +120,9 @@ local function write_codes(address, watch, codes, before)
         if (old ~= code or renew) and not store.keep_code(address, app, code) then
             complete = false
         end
+    end
+    if has_others and not keep_apps(address, codes) then
+        complete = false
     end
     if changed then
         store.changed()

@@ -1,6 +1,7 @@
 -- container-healthcheck 2.1.0: the servers of an app, as the site's configuration names them.
--- Runs in the rewrite, balancer and log phases.
+-- Runs in the rewrite, balancer, log and content phases.
 
+local counts = require("container_healthcheck.counts")
 local log = require("container_healthcheck.log")
 local store = require("container_healthcheck.store")
 
@@ -88,14 +89,26 @@ local function upstream_servers(app)
     return servers
 end
 
+-- Which role each server of the app's upstream has there, by address; nil when it has no upstream.
+function _M.roles(app)
+    local roles
+    for _, server in ipairs(upstream_servers(app)) do
+        roles = roles or {}
+        roles[server.address] = server.backup and "BACKUP" or "PRIMARY"
+    end
+    return roles
+end
+
 local function keep_list(given, app, servers, configured)
     if #servers == 0 then
         return nil
     end
     if listed >= MAX_LISTS then
         lists, listed = {}, 0
+        counts.begin_anew()
     end
     local list = { app = app, servers = servers, configured = configured, made_at = 0 }
+    list.tally = counts.tally_of(list)
     lists[given] = lists[given] or {}
     lists[given][app], listed = list, listed + 1
     return list

@@ -1,76 +1,74 @@
--- container-healthcheck 2.1.0: what this gateway believes, as JSON. Runs in the content phase.
+-- container-healthcheck 2.1.0: in which form this gateway says what it believes. Runs in the content
+-- phase.
 
-local choice = require("container_healthcheck.choice")
+local listing = require("container_healthcheck.listing")
 local log = require("container_healthcheck.log")
-local store = require("container_healthcheck.store")
+local metrics = require("container_healthcheck.metrics")
+local page = require("container_healthcheck.page")
+local servers = require("container_healthcheck.servers")
+local words = require("container_healthcheck.words")
 
-local has_cjson, cjson = pcall(require, "cjson.safe")
-
-local ngx, ipairs, floor = ngx, ipairs, math.floor
+local ngx, pcall = ngx, pcall
+local quality_of = words.quality_of
 
 local _M = { version = "2.1.0" }
 
-local function seen_servers()
-    local servers, seen = {}, {}
-    for number = 1, store.max_servers do
-        local address = store.placed(number)
-        if address and not seen[address] then
-            seen[address] = true
-            servers[#servers + 1] = address
+local function refuse(status, text)
+    ngx.status = status
+    ngx.header["Content-Type"] = "application/json"
+    ngx.say('{"error":"', text, '"}')
+end
+
+-- How much each media type is liked, by the header Accept.
+local function likings(accept)
+    local likes = {}
+    for item in accept:lower():gmatch("[^,]+") do
+        local kind, rest = item:match("^%s*([^;%s]+)(.*)$")
+        if kind then
+            likes[kind] = quality_of(rest)
         end
     end
-    table.sort(servers)
-    return servers
+    return likes
 end
 
-local function server_status(address)
-    local state, heard = store.state(address), store.heard(address)
-    local fault = state and state > 0 and state or nil
-    return {
-        server = address,
-        state = state == nil and choice.unknown or fault and choice.down or "known",
-        code = fault,
-        reason = store.error(address) or (fault and log.reasons[fault]),
-        heard_seconds_ago = heard and floor((ngx.now() - heard) * 1000 + 0.5) / 1000,
-        watched_by = store.watcher(address),
-        apps = {},
-    }
+-- HTML for who names it and likes it no less than JSON: browsers do.
+local function likes_html(accept)
+    local likes = likings(accept)
+    local html = likes["text/html"] or 0
+    local json = likes["application/json"] or likes["application/*"] or likes["*/*"] or 0
+    return html > 0 and html >= json
 end
 
-local function add_apps(by_address)
-    store.each_code(function(address, app, code)
-        local entry = by_address[address]
-        if entry then
-            entry.apps[app] = {
-                state = choice.state_of(store.state(address), code),
-                code = code,
-                reason = log.reasons[code],
-                failed_just_now = store.has_failed(address, app) or nil,
-            }
-        end
-    end)
+local function format_wanted(var)
+    local format = var.arg_format or ""
+    return format ~= "" and format or likes_html(var.http_accept or "") and "html" or "json"
+end
+
+local function answer()
+    local var = ngx.var
+    local format = format_wanted(var)
+    local app = ngx.unescape_uri(var.arg_app_code or "")
+    ngx.header["Cache-Control"] = "no-store"
+    ngx.header["Vary"] = "Accept, Accept-Language"
+    ngx.header["X-Content-Type-Options"] = "nosniff"
+    if format == "html" then
+        return page.answer(app)
+    elseif format ~= "json" and format ~= "prometheus" then
+        return refuse(400, "format is one of html, json, prometheus")
+    elseif app ~= "" and not servers.is_name(app) then
+        return refuse(400, "app_code is no app code: letters, digits, _ . - and 128 of them at most")
+    end
+    return (format == "json" and listing or metrics).answer(app ~= "" and app or nil)
 end
 
 function _M.answer()
-    ngx.header["Content-Type"] = "application/json"
-    ngx.header["Cache-Control"] = "no-store"
-    if not has_cjson then
-        return ngx.say('{"error":"the Lua library cjson is missing"}')
+    local ok, err = pcall(answer)
+    if not ok then
+        log.complain("status", "internal error: " .. log.printable(err))
+        if not ngx.headers_sent then
+            refuse(500, "internal error: see nginx's error log")
+        end
     end
-    local servers, by_address = {}, {}
-    for index, address in ipairs(store.is_there and seen_servers() or {}) do
-        servers[index] = server_status(address)
-        by_address[address] = servers[index]
-    end
-    if store.is_there then
-        add_apps(by_address)
-    end
-    for index, server in ipairs(servers) do
-        servers[index] = cjson.encode(server)
-    end
-    -- By hand: an empty Lua table would become an object.
-    ngx.say('{"shared_dictionary":', tostring(store.is_there), ',"servers":[',
-        table.concat(servers, ","), "]}")
 end
 
 return _M

@@ -4,6 +4,7 @@
 --   version                  changes with everything that a choice rests on
 --   state:ADDRESS            0 complete, -1 some apps are missing, above 0 the code of its fault
 --   verdict:ADDRESS/APP      the code of an app there
+--   apps:ADDRESS             the names of the apps that have a code there
 --   risen:ADDRESS/APP        when that code became 0 beside a gateway that was already running
 --   failed:ADDRESS/APP       when a request failed there
 --   heard:ADDRESS            when it last answered as the service does
@@ -13,12 +14,19 @@
 --   placed:ADDRESS           since when it has that place
 --   stranger:ADDRESS         it never answered as the service does: no place for a while
 --   first:ABOUT              was said
+--   counted:N                the Nth app whose requests are counted
+--   count:APP                when they last were
+--   count:APP/KIND           how many were of that kind
+--   stock                    how many requests went the stock way
+--
+-- States, verdicts and errors have since when they are so as their flags, in whole seconds: that
+-- takes no room.
 
 local clock = require("container_healthcheck.clock")
 
 local dict = ngx.shared.container_healthcheck
 local now = ngx.now
-local is_over = clock.is_over
+local is_over, floor = clock.is_over, math.floor
 
 local LEASE = 6 -- seconds after which another worker may watch a server whose watcher is silent
 -- What was heard counts for longer than it takes until another worker has asked: the lease, a look
@@ -30,6 +38,7 @@ local FAILED_FOR = 2 -- seconds
 local FORGET = 600 -- seconds after which a server that no request asked for is watched no more
 local STRANGE_FOR = 60
 local MAX_SERVERS = 64
+local MAX_COUNTED = 2000
 
 local _M = {
     version = "2.1.0",
@@ -76,17 +85,24 @@ function _M.is_first(about, seconds)
 end
 
 
+local function since_when(kept)
+    return kept or floor(now())
+end
+
+
 -- A server as a whole
 
+-- And since when.
 function _M.state(address)
     return dict:get("state:" .. address)
 end
 
 -- True when there was room for it.
 function _M.keep_state(address, state)
+    local before, since = _M.state(address)
     dict:safe_set("heard:" .. address, now())
     dict:delete("error:" .. address)
-    return dict:safe_set("state:" .. address, state, VALID)
+    return dict:safe_set("state:" .. address, state, VALID, since_when(before == state and since))
 end
 
 -- When it last answered, or nil.
@@ -94,17 +110,19 @@ function _M.heard(address)
     return dict:get("heard:" .. address)
 end
 
+-- And since when.
 function _M.error(address)
     return dict:get("error:" .. address)
 end
 
 function _M.keep_error(address, text)
+    local _, since = _M.error(address)
     dict:delete("state:" .. address)
-    dict:safe_set("error:" .. address, text, FORGET)
+    dict:safe_set("error:" .. address, text, FORGET, since_when(since))
 end
 
 function _M.forget(address)
-    for _, kind in ipairs({ "state:", "heard:", "error:", "placed:" }) do
+    for _, kind in ipairs({ "state:", "heard:", "error:", "placed:", "apps:" }) do
         dict:delete(kind .. address)
     end
 end
@@ -112,13 +130,16 @@ end
 
 -- An app on a server
 
+-- And since when.
 function _M.code(address, app)
     return dict:get("verdict:" .. address .. "/" .. app)
 end
 
 -- True when there was room for it.
 function _M.keep_code(address, app, code)
-    return dict:safe_set("verdict:" .. address .. "/" .. app, code, VERDICT_VALID)
+    local before, since = _M.code(address, app)
+    return dict:safe_set("verdict:" .. address .. "/" .. app, code, VERDICT_VALID,
+        since_when(before == code and since))
 end
 
 function _M.drop_code(address, app)
@@ -126,16 +147,18 @@ function _M.drop_code(address, app)
     dict:delete("risen:" .. address .. "/" .. app)
 end
 
--- Calls `with` with address, app and code of all verdicts. Holds everyone up while it collects the
--- keys: not for what users wait for.
-function _M.each_code(with)
-    for _, key in ipairs(dict:get_keys(0)) do
-        local address, app = key:match("^verdict:(.+)/([^/]+)$")
-        local code = address and dict:get(key)
-        if code then
-            with(address, app, code)
-        end
+-- The names of the apps of a server, as it last listed them.
+function _M.apps(address)
+    local names = {}
+    for name in (dict:get("apps:" .. address) or ""):gmatch("%S+") do
+        names[#names + 1] = name
     end
+    return names
+end
+
+-- True when there was room for it. Names of apps have no spaces in them.
+function _M.keep_apps(address, names)
+    return dict:safe_set("apps:" .. address, table.concat(names, " "), VERDICT_VALID)
 end
 
 function _M.risen(address, app)
@@ -158,6 +181,75 @@ function _M.keep_failed(address, app)
     if is_new then
         _M.changed()
     end
+end
+
+
+-- What was counted
+
+-- The apps whose requests are counted.
+function _M.counted()
+    local apps = {}
+    for number = 1, MAX_COUNTED do
+        apps[number] = dict:get("counted:" .. number)
+        if not apps[number] then
+            break
+        end
+    end
+    return apps
+end
+
+-- When the app's requests were last counted, or nil.
+function _M.counted_at(app)
+    return dict:get("count:" .. app)
+end
+
+local function take_number(app)
+    for number = 1, MAX_COUNTED do
+        local ok, err = dict:safe_add("counted:" .. number, app)
+        if ok or err ~= "exists" then
+            return ok
+        end
+    end
+    return false
+end
+
+-- True when there was room for it.
+function _M.keep_counted(app)
+    local key = "count:" .. app
+    -- Only one worker adds it, and takes a number for it.
+    local ok, err = dict:safe_add(key, now())
+    if not ok then
+        return err == "exists" and dict:replace(key, now())
+    elseif not take_number(app) then
+        dict:delete(key)
+        return false
+    end
+    return true
+end
+
+local function add(key, number)
+    local ok, err = dict:safe_add(key, number)
+    if not ok and err == "exists" then
+        ok = dict:incr(key, number)
+    end
+    return ok ~= nil and ok ~= false
+end
+
+-- True when there was room for it.
+function _M.add_count(app, kind, number)
+    return add("count:" .. app .. "/" .. kind, number)
+end
+
+function _M.add_stock(number)
+    return dict ~= nil and add("stock", number)
+end
+
+function _M.count(app, kind)
+    return dict:get("count:" .. app .. "/" .. kind) or 0
+end
+
+function _M.stock()
+    return dict:get("stock") or 0
 end
 
 

@@ -1,0 +1,535 @@
+"""What the gateway says of the fleet: a page for people, JSON as before, metrics for machines."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sandbox.gateway import Gateway
+from sandbox.running_service import Answer, ask
+from sandbox.waiting import wait_for, wait_until
+from tests.gateway.asking import APP, ask_often, await_up, from_upstream, stand_in
+from tests.gateway.made_up import MadeUp, Verdicts
+from tests.readme import LANGUAGES, chapter
+
+STATUS = "/container-healthcheck-gateway"
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+JSON, HTML = "application/json", "text/html; charset=utf-8"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+METRIC = "container_healthcheck_gateway_"
+OTHER = "bk_sops"
+Series = tuple[str, frozenset[tuple[str, str]]]
+NAMES = [f"made_up_{number}" for number in range(50)]
+
+
+@pytest.fixture
+def gateway(three: list[MadeUp]) -> Iterator[Gateway]:
+    """A gateway that knows that the app is up on all three servers."""
+    with Gateway([each.name for each in three]) as gateway:
+        await_up(gateway, *three)
+        yield gateway
+
+
+def ask_for(gateway: Gateway, query: str = "", **headers: str) -> Answer:
+    """The status in some form."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return gateway.get(STATUS + query, headers=named)
+
+
+def page(gateway: Gateway, query: str = "", language: str = "en") -> str:
+    answer = ask_for(gateway, query, Accept=BROWSER, Accept_Language=language)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, HTML), answer
+    return answer.body.decode()
+
+
+class _Rows(HTMLParser):
+    """The table's rows: the app, then what each server's cell says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.classes: list[list[str]] = []
+        self.tags: list[str] = []
+        self._in_row = False
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given = dict(attributes)
+        if tag == "tr" and "data-app" in given:
+            self.rows.append([])
+            self.classes.append([])
+            self._in_row = True
+        elif tag in ("td", "th") and self._in_row:
+            self.rows[-1].append("")
+            self.classes[-1].append(given.get("class") or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "tr":
+            self._in_row = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_row:
+            self.rows[-1][-1] += f"{data} "
+
+
+def table(text: str) -> _Rows:
+    found = _Rows()
+    found.feed(text)
+    found.rows = [[" ".join(cell.split()) for cell in row] for row in found.rows]
+    return found
+
+
+def apps_on(text: str) -> list[str]:
+    return [row[0].split()[0] for row in table(text).rows]
+
+
+def metrics(gateway: Gateway, query: str = "") -> dict[Series, float]:
+    """All samples, by name and labels; each family has a HELP and a TYPE."""
+    answer = ask_for(gateway, f"?format=prometheus{query}")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, TEXT), answer
+    text = answer.body.decode()
+    families = list(text_string_to_metric_families(text))
+    assert all(each.documentation and each.type in ("gauge", "counter") for each in families)
+    samples = [each for family in families for each in family.samples]
+    found = {(each.name, frozenset(each.labels.items())): each.value for each in samples}
+    assert len(found) == len(samples), "a series twice"
+    return found
+
+
+def value(found: Mapping[Series, float], metric: str, **labels: str) -> float:
+    return found[metric, frozenset(labels.items())]
+
+
+def counted(gateway: Gateway, app: str = OTHER) -> float:
+    """How many requests for the app were counted, of whatever choice."""
+    return sum(
+        number
+        for (name, labels), number in metrics(gateway).items()
+        if name == f"{METRIC}requests_total" and ("app_code", app) in labels
+    )
+
+
+def await_counted(gateway: Gateway, number: float) -> None:
+    wait_until(lambda: counted(gateway), number.__eq__, f"{number} requests to be counted")
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (BROWSER, HTML),
+        ("text/html", HTML),
+        ("TEXT/HTML", HTML),
+        ("application/json, text/html", HTML),
+        ("*/*;q=0.1, text/html;q=0.1", HTML),
+        ("application/json, text/html;q=0.9", JSON),
+        ("text/html;q=0, */*", JSON),
+        ("text/html;q=0.5, */*", JSON),
+        ("text/*", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("image/png", JSON),
+        ("", JSON),
+        (",;q=,;;/,text/html;q=nonsense", JSON),
+        ("text/html;q=1.2.3", JSON),
+        ("a" * 7000, JSON),
+        ("text/html," * 700, HTML),
+    ],
+)
+def test_what_is_accepted(gateway: Gateway, accept: str, kind: str) -> None:
+    answer = ask_for(gateway, Accept=accept)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, kind)
+    assert "Accept" in answer.headers["Vary"]
+
+
+@pytest.mark.parametrize("accept", [None, BROWSER, "application/json", "nonsense"])
+@pytest.mark.parametrize(
+    ("query", "kind", "status"),
+    [
+        ("?format=json", JSON, 200),
+        ("?format=html", HTML, 200),
+        ("?format=prometheus", TEXT, 200),
+        ("?format=xml", JSON, 400),
+        ("?format=%3Cscript%3E", JSON, 400),
+        ("?format=json&app_code=%00%ff", JSON, 400),
+        ("?format=prometheus&app_code=a%20b", JSON, 400),
+        ("?format=json&app_code=" + "a" * 129, JSON, 400),
+        ("?format=html&app_code=%00%ff%3Cscript%3E", HTML, 200),
+        ("?format=html&lang=%00%ff", HTML, 200),
+        ("?format=html&trouble=%00%ff", HTML, 200),
+        ("?format=json&lang=xx", JSON, 200),
+    ],
+)
+def test_what_is_asked_for(
+    gateway: Gateway, query: str, kind: str, status: int, accept: str | None
+) -> None:
+    answer = ask_for(gateway, query, **({"Accept": accept} if accept else {}))
+    assert (answer.status, answer.headers["Content-Type"]) == (status, kind)
+    assert answer.headers["Cache-Control"] == "no-store"
+    if kind == JSON:
+        assert ("error" in answer.json) == (status == 400)
+    assert answer.body.count(b"<script>") == (kind == HTML)
+    head = gateway.get(STATUS + query, method="HEAD", headers={"Accept": accept} if accept else {})
+    assert (head.status, head.headers["Content-Type"], head.body) == (status, kind, b"")
+    assert not any("internal error" in line for line in gateway.changes())
+
+
+def test_json_is_as_before(gateway: Gateway, three: list[MadeUp]) -> None:
+    plain, asked = ask_for(gateway).json, ask_for(gateway, "?format=json", Accept=BROWSER).json
+    for said in (plain, asked):
+        assert set(said) == {"shared_dictionary", "servers"}
+        assert [each["server"] for each in said["servers"]] == [each.name for each in three]
+        for server in said["servers"]:
+            assert set(server) == {"server", "state", "heard_seconds_ago", "watched_by", "apps"}
+            assert server["apps"] == {APP: {"state": "up", "code": 0}}
+    none = ask_for(gateway, "?app_code=no_such_app").json
+    assert [each["apps"] for each in none["servers"]] == [{}, {}, {}]
+
+
+def test_the_page(gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]) -> None:
+    """What is worst comes first; each cell has its state in a class and a word, since when, why."""
+    codes = {
+        "well": [0, 0, 0],
+        "partly": [0, 14, 0],
+        "spared": [0, 15, 0],
+        "nowhere": [13, 14, 12],
+    }
+    for number, each in enumerate(verdicts):
+        each.change({APP: 0, **{app: said[number] for app, said in codes.items()}})
+    gateway.await_state(three[2].name, "nowhere", "down")
+    for server in three:
+        gateway.await_state(server.name, "well", "up")
+    text = page(gateway)
+    found = table(text)
+    assert [row[0].split()[0] for row in found.rows] == ["nowhere", "partly", "spared", APP, "well"]
+    nowhere, partly, spared, *_ = found.rows
+    assert "no server serves it" in nowhere[0]
+    assert sum("no server serves it" in row[0] for row in found.rows) == 1
+    assert re.fullmatch(r"not running 13 \d+ (s|min) no healthy container", nowhere[1])
+    assert re.fullmatch(r"up \d+ (s|min)", partly[1])
+    assert re.fullmatch(r"not answering 14 \d+ (s|min) the app does not answer", partly[2])
+    assert re.fullmatch(r"drained 15 \d+ (s|min)", spared[2])
+    assert found.classes[1] == ["app", "good", "bad", "good"]
+    assert found.classes[2] == ["app", "good", "drained", "good"]
+    assert [each.name in text for each in three] == [True] * 3
+    assert "<title>(2) " in text
+
+
+def test_the_filters_without_javascript(
+    gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
+) -> None:
+    verdicts[0].change({APP: 0, OTHER: 13, "cmdb": 0})
+    gateway.await_state(three[0].name, OTHER, "down")
+    assert set(apps_on(page(gateway))) == {APP, OTHER, "cmdb"}
+    assert set(apps_on(page(gateway, "?app_code=BK_"))) == {APP, OTHER}
+    assert apps_on(page(gateway, "?trouble=1")) == [OTHER]
+    assert apps_on(page(gateway, "?trouble=1&app_code=iam")) == []
+    assert 'value="BK_"' in page(gateway, "?app_code=BK_")
+    assert "trouble=1&amp;" not in page(gateway, "?app_code=bk_")
+    assert 'href="?lang=zh&amp;app_code=iam&amp;trouble=1"' in page(
+        gateway, "?trouble=1&app_code=iam"
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "accepted", "language"),
+    [
+        ("", "zh-CN,zh;q=0.9,en;q=0.8", "zh-CN"),
+        ("", "en-US,en;q=0.9,zh;q=0.8", "en"),
+        ("", "en;q=0.2, zh;q=0.3", "zh-CN"),
+        ("", "fr", "en"),
+        ("", "zh;q=0", "en"),
+        ("", ";;,q=,=;q=x", "en"),
+        ("?lang=zh", "en", "zh-CN"),
+        ("?lang=en", "zh", "en"),
+        ("?lang=%3Cb%3E", "zh", "zh-CN"),
+        ("?lang=fr", "fr", "en"),
+    ],
+)
+def test_the_language(gateway: Gateway, query: str, accepted: str, language: str) -> None:
+    text = page(gateway, query, accepted)
+    assert f'<html lang="{language}">' in text
+    assert ("所有应用正常" in text) == (language == "zh-CN")
+
+
+def test_nothing_comes_from_elsewhere(gateway: Gateway) -> None:
+    answer = ask_for(gateway, Accept=BROWSER)
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    text = answer.body.decode()
+    inline = re.findall(r"<(style|script)>(.*?)</", text, re.DOTALL)
+    assert [kind for kind, _ in inline] == re.findall(r"<(style|script)", text)
+    for kind, content in inline:
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}';" in policy, (
+            f"look.lua says another hash of its {kind}"
+        )
+    assert not re.search(r"\s(src|style|on\w+)=\"", text.partition("<script")[0])
+    assert not re.search(r"https?://", text)
+
+
+HOSTILE = "<script>alert('1')</script>&\\'"
+
+
+def test_hostile_names_and_reasons(three: list[MadeUp]) -> None:
+    """An upstream may have any name; a server may say anything."""
+    good, bad, _ = three
+    bad.say = lambda handler: handler.raw(b"HTTP/1.1 200 OK\r\n\r\n<script>alert(1)</script>")
+    peers = "".join(f'{{ addr = "{each.name}", name = "x", weight = 1 }},' for each in (good, bad))
+    name = HOSTILE.replace("\\", "\\\\")
+    # The reason that the store has of the silent server, as harmful as it may be.
+    reason = f"""
+    server {{
+        listen 127.0.0.1:8090;
+        location / {{
+            content_by_lua_block {{
+                ngx.shared.container_healthcheck:set("apps:{good.name}", "{name} {APP}")
+                ngx.shared.container_healthcheck:set("verdict:{good.name}/{name}", 13)
+                ngx.shared.container_healthcheck:set("error:{bad.name}", "{name}")
+            }}
+        }}
+    }}"""
+    include = stand_in({APP: peers}) + reason
+    with Gateway([good.name], include=include, edit=from_upstream) as gateway:
+        await_up(gateway, good)
+        shown = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;\\&#39;"
+
+        def planted() -> str:
+            ask(8090, "/")  # its watcher may just have put things right
+            return page(gateway)
+
+        text = wait_until(planted, lambda text: shown in text, "the hostile app")
+        assert text.count("<script") == table(text).tags.count("script") == 1
+        up = (f"{METRIC}app_up", frozenset({("server", good.name), ("app_code", HOSTILE)}))
+
+        def scraped() -> float | None:
+            ask(8090, "/")
+            return metrics(gateway).get(up)
+
+        wait_until(scraped, (0.0).__eq__, "the hostile app in the metrics")
+
+
+def test_a_server_of_which_nothing_is_known(gateway: Gateway, three: list[MadeUp]) -> None:
+    three[1].say = lambda handler: handler.answer(b"nonsense", 404)
+    gateway.await_state(three[1].name, APP, "unknown")
+    text = page(gateway)
+    (row,) = table(text).rows
+    assert row[2].startswith("unknown ")
+    assert "nothing is known: <bdi>status 404" in text
+    assert "1 server in trouble" in text and "1 healthy" in text
+    assert apps_on(page(gateway, "?trouble=1")) == []
+    found = metrics(gateway)
+    name = three[1].name
+    assert value(found, f"{METRIC}server_known", server=name) == 0
+    assert value(found, f"{METRIC}app_up", server=name, app_code=APP) == 0
+    assert value(found, f"{METRIC}app_state", server=name, app_code=APP, state="unknown") == 1
+    assert value(found, f"{METRIC}server_heard_seconds", server=name) >= 0
+
+
+def test_since_when_is_kept_while_nothing_changes(
+    gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
+) -> None:
+    def since() -> list[str]:
+        found = re.search(rf'data-app="{APP}".*', page(gateway))
+        assert found
+        return re.findall(r'data-at="(\d+)"', found.group())
+
+    before = since()
+    assert len(before) == 3
+    verdicts[0].change({APP: 0, OTHER: 0})  # everything is written again
+    gateway.await_state(three[0].name, OTHER, "up")
+    gateway.reload()
+    await_up(gateway, *three)
+    assert since() == before
+    verdicts[0].change({APP: 14, OTHER: 0})
+    gateway.await_state(three[0].name, APP, "down")
+    assert since()[1:] == before[1:]
+    assert int(since()[0]) >= int(before[0])
+
+
+def test_an_app_that_vanished_is_still_shown(
+    gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
+) -> None:
+    """As long as somebody asks for it."""
+    wait_for(lambda: counted(gateway, APP) > 0, "the requests to be counted")
+    for each in verdicts:
+        each.change({OTHER: 0})
+    for server in three:
+        gateway.await_state(server.name, OTHER, "up")
+        gateway.await_state(server.name, APP, "down")
+    first, *_ = table(page(gateway)).rows
+    assert first[0].startswith(APP) and "no server serves it" in first[0]
+    assert all("no container" in cell for cell in first[1:])
+    found = metrics(gateway)
+    assert value(found, f"{METRIC}app_up", server=three[0].name, app_code=APP) == 0
+
+
+def test_the_metrics(gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]) -> None:
+    verdicts[0].change({APP: 13})
+    gateway.await_state(three[0].name, APP, "down")
+    found = metrics(gateway)
+    for server, up in zip(three, (0, 1, 1), strict=True):
+        on = {"server": server.name, "app_code": APP}
+        assert value(found, f"{METRIC}server_known", server=server.name) == 1
+        assert value(found, f"{METRIC}server_heard_seconds", server=server.name) < 60
+        assert value(found, f"{METRIC}app_up", **on) == up
+        assert value(found, f"{METRIC}app_state", **on, state="up") == up
+        assert value(found, f"{METRIC}app_state", **on, state="down") == 1 - up
+        assert value(found, f"{METRIC}app_state", **on, state="unknown") == 0
+        peer = {"name": APP, "endpoint": server.name, "role": "PRIMARY"}
+        assert value(found, "nginx_upstream_status_info", **peer, status="UP") == up
+        assert value(found, "nginx_upstream_status_info", **peer, status="DOWN") == 1 - up
+    assert value(found, "nginx_upstream_status_info", name=APP, status="UP") == 1
+    assert value(found, f"{METRIC}stock_total") == 0
+    only = metrics(gateway, "&app_code=no_such_app")
+    assert {dict(labels).get("app_code", dict(labels).get("name")) for _, labels in only} == {None}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_documents_name_every_metric_and_its_labels(gateway: Gateway, language: str) -> None:
+    wait_for(lambda: counted(gateway, APP) > 0, "the requests to be counted")
+    rows = re.findall(
+        r"^\| `(\w+?)(?:\{(.*)\})?` \|", chapter(language, "gateway.md").read_text(), re.MULTILINE
+    )
+    described = {(name, frozenset(filter(None, labels.split(",")))) for name, labels in rows}
+    shown = {(name, frozenset(dict(labels))) for name, labels in metrics(gateway)}
+    assert described == shown
+
+
+def test_backups_are_called_so(three: list[MadeUp]) -> None:
+    first, second, _ = three
+    peers = (
+        f'{{ addr = "{first.name}", name = "x", weight = 1 }},'
+        f'{{ addr = "{second.name}", name = "x", weight = 1, backup = true }}'
+    )
+    include = stand_in({APP: peers})
+    with Gateway([first.name], include=include, edit=from_upstream) as gateway:
+        await_up(gateway, first, second)
+        found = metrics(gateway)
+        peer = {"name": APP, "endpoint": second.name, "role": "BACKUP", "status": "UP"}
+        assert value(found, "nginx_upstream_status_info", **peer) == 1
+
+
+def add_other(gateway: Gateway, servers: list[MadeUp], verdicts: list[Verdicts]) -> None:
+    """An app that nobody has asked for yet, up on all servers."""
+    for server, each in zip(servers, verdicts, strict=True):
+        each.change({APP: 0, OTHER: 0})
+        gateway.await_state(server.name, OTHER, "up")
+
+
+def ask_other(gateway: Gateway, times: int) -> None:
+    assert {gateway.get(f"/o/{OTHER}/").status for _ in range(times)} == {200}
+
+
+def test_every_request_is_counted_once(
+    gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
+) -> None:
+    def choices() -> list[float]:
+        found = metrics(gateway)
+        return [
+            value(found, f"{METRIC}requests_total", app_code=OTHER, choice=choice)
+            for choice in ("up", "unknown", "down")
+        ]
+
+    add_other(gateway, three, verdicts)
+    ask_other(gateway, 100)
+    await_counted(gateway, 100)
+    assert choices() == [100, 0, 0]
+    for server, each in zip(three, verdicts, strict=True):
+        each.change({APP: 0, OTHER: 14})
+        gateway.await_state(server.name, OTHER, "down")
+    ask_other(gateway, 20)
+    await_counted(gateway, 120)
+    assert choices() == [100, 0, 20]
+
+
+def test_retries_are_counted(gateway: Gateway, three: list[MadeUp]) -> None:
+    three[0].status = 502
+    assert set(ask_often(gateway, 12)) == {three[1].address, three[2].address}
+
+    def retries() -> float:
+        return metrics(gateway).get((f"{METRIC}retries_total", frozenset({("app_code", APP)})), 0)
+
+    wait_for(lambda: retries() >= 1, "the retries to be counted")
+
+
+def test_counters_survive_reloads(
+    gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
+) -> None:
+    """And nothing that was counted just before one is lost."""
+    add_other(gateway, three, verdicts)
+    before = 0.0
+    for number in range(1, 4):
+        ask_other(gateway, 30)
+        gateway.reload()
+        assert counted(gateway) >= before
+        await_counted(gateway, before := 30.0 * number)
+
+
+def test_made_up_names_are_not_counted(
+    gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
+) -> None:
+    add_other(gateway, three, verdicts)
+    for name in NAMES:
+        gateway.get(f"/o/{name}/")
+    # Who has added these has added what came before, too.
+    ask_other(gateway, 40)
+    await_counted(gateway, 40)
+    wait_for(lambda: counted(gateway, APP) > 0, "the fixture's requests to be counted")
+    assert {dict(labels).get("app_code") for _, labels in metrics(gateway)} == {APP, OTHER, None}
+    assert apps_on(page(gateway)) == [APP, OTHER]
+
+
+def _no_servers(text: str) -> str:
+    return text.replace("set $appo_servers", "#set $appo_servers")
+
+
+def test_the_stock_way_is_counted(three: list[MadeUp]) -> None:
+    include = f"upstream {APP} {{ server {three[0].name}; }}"
+    with Gateway([three[0].name], include=include, edit=_no_servers) as gateway:
+        ask_often(gateway, 15)
+        wait_until(
+            lambda: value(metrics(gateway), f"{METRIC}stock_total"), (15.0).__eq__, "15 requests"
+        )
+
+
+def _small(text: str) -> str:
+    return text.replace("lua_shared_dict container_healthcheck 4m;",
+                        "lua_shared_dict container_healthcheck 12k;")  # fmt: skip
+
+
+def test_a_full_dictionary(three: list[MadeUp]) -> None:
+    """Page and metrics answer with what there is."""
+    many = {f"some_app_with_a_long_name_{number}": 0 for number in range(1900)}
+    three[0].say = Verdicts({**many, APP: 0})
+    with Gateway([three[0].name], edit=_small) as gateway:
+        gateway.get(f"/o/{APP}/")
+        wait_for(
+            lambda: any("dictionary is full" in line for line in gateway.changes()), "a complaint"
+        )
+        for _ in range(10):
+            assert gateway.get(f"/o/{APP}/").status == 200
+            page(gateway)
+            metrics(gateway)
+        assert not any("internal error" in line for line in gateway.changes())
+
+
+def test_without_a_dictionary(three: list[MadeUp]) -> None:
+    include = f"upstream {APP} {{ server {three[0].name}; }}"
+
+    def edit(text: str) -> str:
+        return text.replace("lua_shared_dict container_healthcheck 4m;", "")
+
+    with Gateway([three[0].name], include=include, edit=edit) as gateway:
+        assert gateway.get(f"/o/{APP}/").status == 200
+        assert "lua_shared_dict is missing" in page(gateway)
+        assert metrics(gateway) == {}
+        assert json.loads(ask_for(gateway).body) == {"shared_dictionary": False, "servers": []}
+        assert not any("internal error" in line for line in gateway.changes())
