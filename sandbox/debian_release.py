@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.kept import kept
@@ -36,6 +37,24 @@ def consul() -> Path:
     return _unpacked("bullseye", "consul") / "usr/bin/consul"
 
 
+@dataclass(frozen=True)
+class Prometheus:
+    """The commands of a release's Prometheus."""
+
+    prometheus: tuple[str, ...]
+    promtool: tuple[str, ...]
+
+
+def prometheus(release: str) -> Prometheus:
+    """Prometheus 2.42 (bookworm), 2.53 (trixie). Raises DebianError."""
+    root = _unpacked(release, "prometheus")
+    run = _loaded(root)
+    return Prometheus(
+        prometheus=(*run, str(root / "usr/bin/prometheus")),
+        promtool=(*run, str(root / "usr/bin/promtool")),
+    )
+
+
 def nginx(release: str) -> Build:
     """The nginx of a release, with lua-nginx-module. Raises DebianError.
 
@@ -44,22 +63,27 @@ def nginx(release: str) -> Build:
     version. `receiveany` came with 0.10.14: bytes are received one by one instead.
     """
     root = _unpacked(release, *_NGINX)
-    libraries = [root / f"{each}/{_triplet()}" for each in ("usr/lib", "lib")]
-    loader = next(path for folder in libraries for path in folder.glob("ld-linux*.so.*"))
-    search_path = ":".join(str(each) for each in libraries if each.exists())
     lua = root / "usr/share/lua/5.1"
     edits: tuple[tuple[str, str], ...] = ()
     if release == "bullseye":
         lua, edits = root / "lua", (("receiveany(65536)", "receive(1)"),)
         _adapt_resty_core(lua)
     return Build(
-        command=(str(loader), "--library-path", search_path, str(root / "usr/sbin/nginx")),
+        command=(*_loaded(root), str(root / "usr/sbin/nginx")),
         modules=root / "usr/lib/nginx/modules",
         lua_libraries=root / f"usr/lib/{_triplet()}/lua/5.1",
         root=root,
         lua=lua,
         edits=edits,
     )
+
+
+def _loaded(root: Path) -> tuple[str, ...]:
+    """What to put before a program, so that it runs with its own release's libraries."""
+    libraries = [root / f"{each}/{_triplet()}" for each in ("usr/lib", "lib")]
+    loader = next(path for folder in libraries for path in folder.glob("ld-linux*.so.*"))
+    search_path = ":".join(str(each) for each in libraries if each.exists())
+    return str(loader), "--library-path", search_path
 
 
 def _triplet() -> str:
