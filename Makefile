@@ -53,6 +53,8 @@ else
 	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) $(OF_SERVICE)
 	@echo "The gateway, the packages, the demo and, in a browser, the pages"
 	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging tests/demo tests/browser
+	@echo "The alerts and the dashboards in a real Prometheus"
+	@$(IN_VENV) -m pytest -q tests/monitoring
 	@echo "The gateway on an nginx older than OpenResty 1.15.8.3, and on the newest"
 	@$(IN_VENV) -m pytest -q -n 2 --older-nginx $(LUA_TESTS) tests/gateway/test_disturbances.py
 	@$(IN_VENV) -m pytest -q -n 2 --nginx-of trixie $(LUA_TESTS)

@@ -1,4 +1,4 @@
-"""A real Prometheus, with the rules of packaging/prometheus, on a free port and in a folder of its own."""
+"""A real Prometheus with the recipes of packaging/prometheus, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from sandbox.waiting import free_port, wait_for
 RECIPES = SOURCE / "packaging" / "prometheus"
 RULES = ("container-healthcheck.rules.yml", "container-healthcheck.alerts.yml")
 
+_TELLING = ("instance", "server", "app_code")
+
 Sample = tuple[dict[str, str], float]
 
 
 class Prometheus:
-    """A Prometheus of a Debian release with a configuration; a context manager.
+    """The Prometheus of a Debian release; a context manager.
 
-    `targets` are the addresses by the job they belong to: they take the place of those in the recipe
-    `configuration`. A minute of the rules takes `minute` seconds, and so does a scrape's part of it.
+    `targets` are addresses by job: they take the place of those in the recipe `configuration`. A
+    minute of the configuration and the rules takes `minute` seconds.
     """
 
     def __init__(
@@ -99,17 +101,13 @@ class Prometheus:
         result: list[Any] = given["result"]
         return result
 
-    def firing(self) -> set[tuple[str, ...]]:
-        """The alerts that fire now: the name without its prefix, and what tells it from others."""
-        alerts = [each["labels"] for each in self.get("alerts")["alerts"] if _fires(each)]
-        names = ("instance", "server", "app_code")
-        return {
-            (
-                labels["alertname"].removeprefix("ContainerHealthcheck"),
-                *(labels[name] for name in names if name in labels),
-            )
-            for labels in alerts
-        }
+    def firing(self) -> dict[tuple[str, ...], dict[str, str]]:
+        """The annotations of each alert that fires now.
+
+        An alert is its name without the prefix, and what tells it from others of that name.
+        """
+        alerts = [each for each in self.get("alerts")["alerts"] if each["state"] == "firing"]
+        return {named(each["labels"]): each["annotations"] for each in alerts}
 
     def _is_ready(self) -> bool:
         assert self._process is not None
@@ -119,6 +117,12 @@ class Prometheus:
             return ask(self.port, "/-/ready").status == 200
         except OSError:
             return False
+
+
+def named(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """An alert by what tells it from others."""
+    name = labels["alertname"].removeprefix("ContainerHealthcheck")
+    return (name, *(labels[each] for each in _TELLING if each in labels))
 
 
 def quicker(text: str, minute: float) -> str:
@@ -142,7 +146,3 @@ def _with_targets(text: str, job: str, addresses: Sequence[str]) -> str:
     changed, count = re.subn(pattern, rf"\g<1>{lines}", text)
     assert count == 1, job
     return changed
-
-
-def _fires(alert: Any) -> bool:
-    return bool(alert["state"] == "firing")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
+
 import pytest
 
 from sandbox import debian_release
-from tests.conftest import give_up
+from sandbox.network import Network
+from tests.conftest import give_up, require_engine
+from tests.monitoring.life import Life
 
 
 def unpacked(release: str) -> debian_release.Prometheus:
@@ -22,3 +28,38 @@ def release(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     unpacked(name)
     return name
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    """A network namespace for what these tests start."""
+    require_engine()
+    if shutil.which("nginx") is None:
+        give_up("not installed: nginx")
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture
+def inside(network: Network) -> Iterator[None]:
+    """Puts a test into the namespace."""
+    with network.entered():
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole_life(network: Network) -> Iterator[Life]:
+    """A life that has been lived, once for all tests."""
+    unpacked("bookworm")
+    with contextlib.ExitStack() as stack:
+        with network.entered():
+            life = stack.enter_context(Life("bookworm"))
+            life.is_lived()
+        # Left again, so that other tests keep their network.
+        yield life
+
+
+@pytest.fixture
+def life(inside: None, whole_life: Life) -> Life:
+    """The same, and its Prometheus can be asked."""
+    return whole_life

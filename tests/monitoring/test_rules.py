@@ -1,8 +1,10 @@
-"""The files for Prometheus load in the versions that Debian 12 and 13 have, and alert as they should."""
+"""The files for Prometheus load in Debian 12's and 13's, and alert as they should."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from sandbox.prometheus import RECIPES, RULES
 from tests.monitoring.conftest import unpacked
-from tests.readme import LANGUAGES, chapter
+from tests.readme import LANGUAGES, blocks, chapter
 
 SCENARIOS = Path(__file__).parent / "rules"
 ALERTS = (RECIPES / RULES[1]).read_text()
@@ -52,7 +54,8 @@ def test_every_alert_has_a_scenario_in_which_it_fires() -> None:
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_alert_says_in_both_languages_what_to_do(name: str) -> None:
-    fields = re.findall(r"^ {10}(\w+): *\S", BY_NAME[name], re.MULTILINE)
+    _, labels = BY_NAME[name].split(" labels:\n")
+    fields = re.findall(r"^ {10}(\w+): *\S", labels, re.MULTILINE)
 
     assert fields == ["severity", "summary", "description", "summary_zh", "description_zh"]
     assert re.search(r"severity: (critical|warning|info)\n", BY_NAME[name])
@@ -66,7 +69,7 @@ def test_the_chapter_has_every_alert_as_it_is(language: str) -> None:
     rows = re.findall(r"^\| `ContainerHealthcheck(\w+)` \| (\w+) \| (\w+) \|", text, re.MULTILINE)
 
     assert rows == [
-        (name, field(rule, "severity"), field(rule, "for") or "0m")
+        (name, field(rule, "severity"), field(rule, "for") or "1d")
         for name, rule in BY_NAME.items()
     ]
 
@@ -74,6 +77,26 @@ def test_the_chapter_has_every_alert_as_it_is(language: str) -> None:
 def field(rule: str, name: str) -> str:
     found = re.search(rf"^ +{name}: (\S+)$", rule, re.MULTILINE)
     return found[1] if found else ""
+
+
+def test_the_chapters_commands_give_what_is_printed(release: str, tmp_path: Path) -> None:
+    program = tmp_path / "promtool"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(unpacked(release).promtool)} "$@"\n')
+    program.chmod(0o755)
+    target = tmp_path / "etc"
+    target.mkdir()
+    ((copy, check),) = blocks(chapter("en", "alerts.md"), "console")
+    for command, printed in (copy, check):
+        done = subprocess.run(
+            command.replace("/etc/prometheus", str(target)),
+            shell=True,
+            cwd=RECIPES.parent,
+            env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+        )
+        output = done.stdout.replace(str(target), "/etc/prometheus")
+        assert (done.returncode, output.strip()) == (0, printed.strip()), done
 
 
 def test_both_configurations_have_the_same_jobs() -> None:

@@ -34,6 +34,13 @@ def test_the_chapters_are_there(share: Path) -> None:
         }
 
 
+def test_the_recipes_are_there(share: Path) -> None:
+    for part in ("openresty", "nginx", "haproxy", "consul", "prometheus", "grafana"):
+        here = {path.name for path in (SOURCE / "packaging" / part).rglob("*") if path.is_file()}
+        there = (share / "container-healthcheck" / part).rglob("*")
+        assert here and here == {path.name for path in there if path.is_file()}
+
+
 def test_no_link_is_dead_there(share: Path) -> None:
     for document in (share / "doc").rglob("*.md"):
         for link in links(document.read_text()):
