@@ -10,8 +10,15 @@ import pytest
 
 from sandbox import debian_release
 from sandbox.network import Network
+from sandbox.nginx import MODULES
 from tests.conftest import give_up, require_engine
 from tests.monitoring.life import Life
+
+_NEEDED = {
+    "nginx": shutil.which("nginx"),
+    "libnginx-mod-http-lua": (MODULES / "ngx_http_lua_module.so").exists(),
+    "lua-cjson": bool(list(MODULES.parent.parent.glob("*/lua/5.1/cjson.so"))),
+}
 
 
 def unpacked(release: str) -> debian_release.Prometheus:
@@ -34,8 +41,9 @@ def release(request: pytest.FixtureRequest) -> str:
 def network() -> Iterator[Network]:
     """A network namespace for what these tests start."""
     require_engine()
-    if shutil.which("nginx") is None:
-        give_up("not installed: nginx")
+    absent = [package for package, there in _NEEDED.items() if not there]
+    if absent:
+        give_up(f"not installed: {absent}")
     with Network() as network:
         yield network
 

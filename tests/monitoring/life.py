@@ -1,4 +1,4 @@
-"""A life of two APPO servers, which a real Prometheus watches."""
+"""A life of two APPO servers and a gateway, which a real Prometheus watches."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 
-from sandbox.gateway import AppoServer
+from sandbox.gateway import GATEWAY_PORT, AppoServer, Client, Gateway
 from sandbox.prometheus import Prometheus
 from sandbox.running_service import SOURCE
 from sandbox.waiting import wait_for, wait_until
+from tests.gateway.made_up import MadeUp, Verdicts
 
 # In seconds. Three are long enough for a busy machine, and short enough for a day's patience.
 MINUTE = 3.0
 DEAD, DRAINED, DEPLOYED, FLAPPING = "bk_iam", "bk_sops", "bk_job", "bk_flow"
 APPS = (DEAD, DRAINED, DEPLOYED, FLAPPING)
 FIRST, SECOND = "127.0.0.1:8010", "127.0.0.2:8010"
+# A server that the gateway has been told of, and Prometheus has not.
+THIRD = "127.0.0.3:8010"
+GATEWAY = f"127.0.0.1:{GATEWAY_PORT}"
 
 Alert = tuple[str, ...]
 
@@ -29,7 +33,7 @@ class Life:
         self._stack = contextlib.ExitStack()
         self.prometheus = Prometheus(
             release,
-            {"container-healthcheck": [FIRST, SECOND], "container-healthcheck-gateway": []},
+            {"container-healthcheck": [FIRST, SECOND], "container-healthcheck-gateway": [GATEWAY]},
             minute=MINUTE,
         )
         self.first = AppoServer("127.0.0.1")
@@ -40,6 +44,7 @@ class Life:
         with self._stack:
             for each in (self.first, self.second, self.prometheus):
                 self._stack.enter_context(each)
+            self.gateway = self._stack.enter_context(Gateway([FIRST, SECOND, THIRD]))
             self._stack = self._stack.pop_all()
         return self
 
@@ -62,13 +67,22 @@ class Life:
         for server in (self.first, self.second):
             for app_code in APPS:
                 server.await_app(app_code)
+        for app_code in APPS:
+            assert self.gateway.get(f"/o/{app_code}/").status == 200
+        self._stack.enter_context(Client(f"http://{GATEWAY}/o/{DEAD}/", rate=10))
         self._await_apps_up(2 * len(APPS))
 
     def _an_app_dies_on_one_server(self) -> None:
-        self.first.containers(DEAD)[0].kill()
+        # Its container goes on.
+        self.first.kill_app(DEAD)
         self._what_is_no_trouble()
         self._an_app_flaps()
-        self._await_firing({("AppDown", FIRST, DEAD), ("AppFlaps", SECOND, FLAPPING)})
+        unheard = ("GatewayHearsNothing", GATEWAY, THIRD)
+        self._await_firing(
+            {("AppDown", FIRST, DEAD), ("AppFlaps", SECOND, FLAPPING), unheard},
+        )
+        self._stack.enter_context(MadeUp("127.0.0.3", Verdicts({})))
+        self._await_end("GatewayHearsNothing")
 
     def _what_is_no_trouble(self) -> None:
         drain = [sys.executable, "-m", "container_healthcheck", "drain", DRAINED]
@@ -79,6 +93,7 @@ class Life:
         self.second.containers(DEPLOYED)[0].remove(force=True)
         worker, *_ = self.second.service.workers()
         os.kill(worker, signal.SIGKILL)
+        self.gateway.reload()
         wait_for(lambda: worker not in self.second.service.workers(), "the worker to be gone")
 
     def _an_app_flaps(self) -> None:
@@ -94,7 +109,8 @@ class Life:
         flaps = ("AppFlaps", SECOND, FLAPPING)
         self._await_firing({("AppServedNowhere", DEAD), flaps})
         for server in (self.first, self.second):
-            server.containers(DEAD)[0].start()
+            server.containers(DEAD)[0].restart(timeout=0)
+        for server in (self.first, self.second):
             server.await_app(DEAD)
         self._await_end("AppServedNowhere")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from sandbox.prometheus import RECIPES, RULES, named
-from tests.monitoring.life import APPS, DEAD, DRAINED, FIRST, FLAPPING, SECOND, Life
+from sandbox.waiting import wait_until
+from tests.monitoring.life import APPS, DEAD, DRAINED, FIRST, FLAPPING, GATEWAY, SECOND, THIRD, Life
 
 EXPECTED = {
     ("AppDown", FIRST, DEAD),
@@ -13,6 +14,7 @@ EXPECTED = {
     ("AppFlaps", SECOND, FLAPPING),
     ("DockerNotAnswering", FIRST),
     ("NotScraped", SECOND),
+    ("GatewayHearsNothing", GATEWAY, THIRD),
 }
 
 
@@ -31,8 +33,9 @@ def test_no_counter_went_back(life: Life) -> None:
         "container_healthcheck_app_changes_total",
         "container_healthcheck_docker_events_total",
         "container_healthcheck_probe_failures_total",
+        "container_healthcheck_gateway_requests_total",
+        "container_healthcheck_gateway_retries_total",
     }
-    # There are no more than one for each app, server and reason or action.
     assert life.prometheus.query(f"resets({counters}[1h]) > 0") == []
 
 
@@ -44,6 +47,19 @@ def test_what_an_alert_says_is_filled_in(life: Life) -> None:
             assert not re.search(r"\{\{|<no value>|<error|%!", text), text
         for language in ("summary", "summary_zh"):
             assert all(each in texts[language] for each in alert[1:]), texts
+
+
+def test_gateway_and_servers_are_compared(life: Life) -> None:
+    """By the same names: and they agree."""
+    compared = (
+        "count(container_healthcheck_gateway_app_up == on (server, app_code) group_left ()"
+        " server_app_code:container_healthcheck_app_up:max)"
+    )
+    wait_until(
+        lambda: [value for _, value in life.prometheus.query(compared)],
+        [2.0 * len(APPS)].__eq__,
+        "the gateway to agree with both servers about all apps",
+    )
 
 
 def test_every_recording_rule_records(life: Life) -> None:
