@@ -46,8 +46,9 @@ class Prometheus:
 
 
 def prometheus(release: str) -> Prometheus:
-    """Prometheus 2.42 (bookworm), 2.53 (trixie). Raises DebianError."""
-    root = _unpacked(release, "prometheus")
+    """Prometheus 2.24 (bullseye), 2.42 (bookworm), 2.53 (trixie). Raises DebianError."""
+    # Its pages and its service need the rest, and that is most.
+    root = _unpacked(release, "prometheus", only=("prometheus", "promtool", "libc6"))
     run = _loaded(root)
     return Prometheus(
         prometheus=(*run, str(root / "usr/bin/prometheus")),
@@ -90,7 +91,7 @@ def _triplet() -> str:
     return f"{platform.machine()}-linux-gnu"
 
 
-def _unpacked(release: str, *packages: str) -> Path:
+def _unpacked(release: str, *packages: str, only: tuple[str, ...] = ("*",)) -> Path:
     name = f"debian-{release}-{packages[0]}-{platform.machine()}-1"
     folder = kept() / name
     if folder.exists():
@@ -98,7 +99,8 @@ def _unpacked(release: str, *packages: str) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=kept()) as temporary:
         _download(release, packages, Path(temporary))
         root = Path(temporary) / "root"
-        for package in Path(temporary).glob("cache/archives/*.deb"):
+        archives = Path(temporary) / "cache/archives"
+        for package in [path for each in only for path in archives.glob(f"{each}_*.deb")]:
             _run("dpkg-deb", "--extract", str(package), str(root))
         try:
             root.rename(folder)

@@ -96,7 +96,7 @@ class Prometheus:
 
     def series(self, expression: str, seconds: float, step: float) -> list[Any]:
         """What an expression has given in the last seconds, as JSON."""
-        (now,) = (float(self.get("query", query="time()")["result"][1]),)
+        now = float(self.get("query", query="time()")["result"][1])
         given = self.get("query_range", query=expression, start=now - seconds, end=now, step=step)
         result: list[Any] = given["result"]
         return result

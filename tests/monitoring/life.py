@@ -33,7 +33,9 @@ Alert = tuple[str, ...]
 
 def port_for_the_page() -> str:
     """The chapter's server block, on this gateway."""
-    (block,) = (text for kind, text in fenced(chapter("en", "alerts.md")) if kind == "nginx")
+    (block,) = (
+        text for kind, text in fenced(chapter("en", "alerts.md").read_text()) if kind == "nginx"
+    )
     installed = PACKAGING / "openresty" / "status.conf"
     return block.replace("10.0.0.9", "127.0.0.1").replace(
         "container-healthcheck-status.conf", str(installed)

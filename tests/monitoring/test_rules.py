@@ -74,6 +74,15 @@ def test_the_chapter_has_every_alert_as_it_is(language: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_thresholds_named_are_those_of_the_rules(language: str) -> None:
+    text = chapter(language, "alerts.md").read_text()
+    for name, threshold in (("AppFlaps", "> 8"), ("PictureStale", "> 60")):
+        assert re.search(f"^- .*`{threshold}`", text, re.MULTILINE)
+        assert BY_NAME[name].count(f"{threshold}\n") == 1
+    assert BY_NAME["AppDrainedForADay"].count("1d") == 2
+
+
 def field(rule: str, name: str) -> str:
     found = re.search(rf"^ +{name}: (\S+)$", rule, re.MULTILINE)
     return found[1] if found else ""
