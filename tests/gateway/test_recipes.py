@@ -124,6 +124,8 @@ class Consul:
             "client_addr": self.address,
             "retry_join": [leader],
             "retry_interval": "1s",
+            # Each new text of a check is told at once; left alone, Consul may wait for minutes.
+            "check_update_interval": "0s",
         }
         (folder / "conf" / "agent.json").write_text(json.dumps(agent))
         program = str(debian_release.consul())
