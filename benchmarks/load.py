@@ -102,3 +102,9 @@ def busy_seconds(pids: Iterable[int]) -> float:
     """The same to the nanosecond, as the scheduler counts it."""
     stats = (Path(f"/proc/{pid}/schedstat").read_text().split() for pid in pids)
     return sum(int(fields[0]) for fields in stats) / 1e9
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from benchmarks.load import cpu_seconds, in_turn, memory, middle, open_files, ratio, wrk
+import benchmarks.seen
+from benchmarks.load import (
+    cpu_seconds,
+    in_turn,
+    memory,
+    middle,
+    open_files,
+    ratio,
+    table,
+    wrk,
+)
 from sandbox.crowd import Crowd
 from sandbox.nginx import Nginx
 from sandbox.private_engine import IMAGE, SLEEP, PrivateEngine
@@ -41,6 +51,9 @@ def tables() -> Iterator[str]:
         with _service(engine) as service:
             yield _memory(service)
         yield _idle(engine)
+        with _service(engine) as service:
+            service.settle("app1", 0)
+            yield from benchmarks.seen.tables(service, _pids(service))
         yield _changes(engine)
         yield _waiting(engine)
     yield _hosts()
@@ -79,7 +92,7 @@ def _speed(engines: Mapping[int, PrivateEngine]) -> str:
     return (
         f"Median of {ROUNDS} rounds of {SECONDS} s; a ratio is the median of the rounds' own "
         "ratios:\n\n"
-    ) + _table((*header, "of `/health`", f"of {SIZES[0]} containers"), rows)
+    ) + table((*header, "of `/health`", f"of {SIZES[0]} containers"), rows)
 
 
 def _pids(service: RunningService) -> list[int]:
@@ -95,7 +108,7 @@ def _memory(service: RunningService) -> str:
     while done < MANY_CHECKS:
         done += wrk(url, seconds=10).requests
     rows.append((f"{done:,}", f"{memory(_pids(service)):.1f}", open_files(_pids(service))))
-    return _table(("after checks", "memory of all processes (PSS), MB", "open files"), rows)
+    return table(("after checks", "memory of all processes (PSS), MB", "open files"), rows)
 
 
 def _idle(engine: PrivateEngine) -> str:
@@ -117,7 +130,7 @@ def _idle(engine: PrivateEngine) -> str:
         for (workers, name), service in services.items():
             used = (cpu_seconds(_pids(service)) - before[workers, name]) / IDLE_SECONDS
             rows.append((SIZES[-1], workers, name, f"{100 * used:.2f} %"))
-    return _table(("containers", "workers", "probe", "idle, of one core"), rows)
+    return table(("containers", "workers", "probe", "idle, of one core"), rows)
 
 
 def _hosts() -> str:
@@ -152,7 +165,7 @@ def _hosts() -> str:
     return (
         f"{EVENTS_A_SECOND} changes a second in {HOST_ROUNDS} rounds of {HOST_SECONDS} s, the hosts"
         " in turn; what the service needs when idle is taken off:\n\n"
-    ) + _table(header, rows)
+    ) + table(header, rows)
 
 
 class _Host:
@@ -230,7 +243,7 @@ def _changes(engine: PrivateEngine) -> str:
         for name, times in found.items()
     ]
     header = ("`docker …`", "times", "known after, p50 ms", "known after, p99 ms")
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _waiting(engine: PrivateEngine) -> str:
@@ -252,7 +265,7 @@ def _waiting(engine: PrivateEngine) -> str:
                 wait_until(lambda: service.code("waited"), code.__eq__, "the change everywhere")
             rows.append((size, len(times), f"{statistics.median(times):.1f}", f"{_p99(times):.1f}"))
     header = ("waiting clients", "times", "the last hears after, p50 ms", "p99 ms")
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _time_until(service: RunningService, change: Callable[[], Any], code: int) -> float:
@@ -272,8 +285,3 @@ def _time_until(service: RunningService, change: Callable[[], Any], code: int) -
 
 def _p99(values: list[float]) -> float:
     return sorted(values)[int(0.99 * (len(values) - 1))]
-
-
-def _table(header: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
