@@ -94,7 +94,13 @@ class Nginx:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_for(lambda: len(self.workers()) >= self._workers, "nginx to start")
+        wait_for(self._has_started, "nginx to start")
+
+    def _has_started(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"nginx ended: {self.log()}")
+        return len(self.workers()) >= self._workers
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ends master and workers, by SIGKILL or by a signal to the master, and waits."""

@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, Gateway
 from sandbox.running_service import ask
-from sandbox.waiting import wait_for
+from sandbox.waiting import wait_for, wait_until
 from tests.gateway.asking import APP, ask_often, await_up, from_upstream, stand_in
 from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
 
@@ -261,8 +261,14 @@ def test_more_apps_than_are_kept(good: MadeUp) -> None:
     many = {f"app{number}": 0 for number in range(5000)}
     with MadeUp(BAD, Verdicts(many)) as server, Gateway([server.name], include=KEYS) as gateway:
         gateway.get("/o/app1/")
+
+        def kept() -> int:
+            return sum(key.startswith("verdict:") for key in keys())
+
+        # The server is known a moment before all of its verdicts are written.
         wait_for(lambda: gateway.status()[server.name]["state"] == "known", "the verdicts")
-        assert sum(key.startswith("verdict:") for key in keys()) == 2000
+        wait_until(kept, (2000).__le__, "all that are kept")
+        assert kept() == 2000
         assert gateway.get("/o/app4999/").status == 200
 
 
