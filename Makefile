@@ -46,7 +46,7 @@ test: $(VENV)/dev $(VENV)-lowest/ready ## all tests, with coverage; ARGS="tests/
 ifdef ARGS
 	@$(IN_VENV) -m pytest $(ARGS)
 else
-	@$(IN_VENV) -m coverage run -m pytest -q -n $(SIDE_BY_SIDE) $(OF_SERVICE)
+	@$(IN_VENV) -m coverage run --concurrency=thread -m pytest -q -n $(SIDE_BY_SIDE) $(OF_SERVICE)
 	@$(IN_VENV) -m coverage combine -q
 	@$(IN_VENV) -m coverage report
 	@echo "The same with the lowest versions that setup.cfg allows"

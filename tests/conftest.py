@@ -13,7 +13,13 @@ import pytest
 
 from sandbox.private_engine import PrivateEngine, missing
 from sandbox.proxy import EngineProxy
-from sandbox.running_service import RunningService
+from sandbox.running_service import SOURCE, RunningService
+
+# Of the services that tests start, greenlets are measured as well. Not of the tests: on Python 3.11
+# tracing never ends when it meets two threads that have ended and that greenlet has known.
+if os.environ.get("PYTEST_XDIST_WORKER") and os.environ.pop("COVERAGE_PROCESS_CONFIG", None):
+    os.environ["COVERAGE_PROCESS_START"] = str(SOURCE / "pyproject.toml")
+    os.environ["COVERAGE_FILE"] = str(SOURCE / ".coverage")
 
 _numbers = itertools.count(1)
 
