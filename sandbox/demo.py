@@ -233,7 +233,8 @@ class Demo:
         if not self._world.missing:
             print(f"  {self._gateway}/o/{APP}/    an app, as its users reach it")
             print(f"  {self._gateway}{_STATUS}    what the gateway believes")
-        print(f"  {self._service}/apps    all apps of the first APPO server")
+        print(f"  {self._service}    the page of the first APPO server")
+        print(f"  {self._service}/apps    all its apps, as JSON")
         print("\nTry in another terminal, as root, in this folder:")
         ours = (
             f"{PREFIX}STATE_DIR={self._first.state_dir}",
