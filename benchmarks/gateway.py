@@ -26,7 +26,7 @@ from sandbox.waiting import wait_for
 from tests.gateway.made_up import LIST_PATH, MadeUp, Verdicts, envelope
 
 ROUNDS = 9
-SECONDS = 1
+SECONDS = 2
 IDLE_SECONDS = 20
 SERVERS = (2, 8, 32)
 CONNECTIONS = (1, 8, 64)

@@ -27,7 +27,7 @@ from sandbox.waiting import free_port, wait_for, wait_until
 
 SIZES = (10, 100, 300)
 CHECK = "/apps/health/&lt;app_code&gt;"
-ROUNDS = 15
+ROUNDS = 21
 SECONDS = 2
 IDLE_SECONDS = 30
 MANY_CHECKS = 200_000
@@ -36,7 +36,7 @@ CROWDS = (50, 1000)
 CROWD_ROUNDS = 25
 WORKERS = (1, 2, 4)
 HOSTS = (50, 300, 1000, 3000)
-HOST_ROUNDS = 5
+HOST_ROUNDS = 7
 HOST_SECONDS = 8
 EVENTS_A_SECOND = 20
 LISTENERS = 20

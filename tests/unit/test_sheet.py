@@ -92,6 +92,7 @@ def test_whoever_is_killed_while_writing_leaves_what_was_there(file: int) -> Non
         with subprocess.Popen(command, pass_fds=[file]) as writer:
             begun = last
             while last < begun + 50:
+                assert writer.poll() is None
                 read = Sheet(file).read().events.get("die", 0)
                 assert read >= last
                 last = read
