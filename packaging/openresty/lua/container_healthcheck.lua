@@ -11,8 +11,8 @@
 local VERSION = "2.1.0"
 -- In an order in which each needs only those before it.
 local PARTS = {
-    "clock", "store", "log", "counts", "servers", "slow_start", "choice", "client", "answer", "news",
-    "watching", "fleet", "words", "look", "page", "listing", "metrics", "status",
+    "clock", "store", "totals", "log", "counts", "servers", "slow_start", "choice", "client", "answer",
+    "news", "watching", "fleet", "words", "html", "grid", "look", "page", "listing", "metrics", "status",
 }
 local SAID_ONCE_IN = 10 -- seconds in which all workers load it after a start or a reload
 

@@ -46,8 +46,7 @@ local function rank_of(list, server)
     local failed = store.has_failed(address, app)
         or (code == nil and not list.configured and store.has_failed(address, ""))
     local ranks = failed and FAILED_RANKS or RANKS
-    local state = store.state(address)
-    server.choice = _M.state_of(state, code)
+    server.choice = _M.state_of(store.state(address), code)
     return ranks[server.choice] + (server.backup and 1 or 0)
 end
 

@@ -4,14 +4,15 @@
 -- A tally belongs to a list of servers, that is to an app. What finds no room stays in it.
 
 local log = require("container_healthcheck.log")
-local store = require("container_healthcheck.store")
+local totals = require("container_healthcheck.totals")
 
 local ngx, ipairs, pcall = ngx, ipairs, pcall
 
 local EVERY = 1 -- seconds
 local PATIENCE = 30 -- times that the requests of a name that is no app are looked at
+local KINDS = { "up", "unknown", "down", "retries" }
 
-local _M = { version = "2.1.0", kinds = { "up", "unknown", "down", "retries" } }
+local _M = { version = "2.1.0" }
 
 local tallies, leaving, is_started = {}, {}, false
 local stock = { requests = 0 }
@@ -41,21 +42,21 @@ local function add_tally(tally, is_app)
         return
     end
     local app = tally.list.app
-    if not (store.counted_at(app) or is_app(tally.list)) then
+    if not (totals.counted_at(app) or is_app(tally.list)) then
         return wait(tally)
-    elseif not store.keep_counted(app) then
+    elseif not totals.keep_counted(app) then
         return
     end
     tally.waited = 0
-    for _, kind in ipairs(_M.kinds) do
-        if tally[kind] > 0 and store.add_count(app, kind, tally[kind]) then
+    for _, kind in ipairs(KINDS) do
+        if tally[kind] > 0 and totals.add_count(app, kind, tally[kind]) then
             tally[kind] = 0
         end
     end
 end
 
 local function add_all(is_app)
-    if stock.requests > 0 and store.add_stock(stock.requests) then
+    if stock.requests > 0 and totals.add_stock(stock.requests) then
         stock.requests = 0
     end
     for _, each in ipairs({ leaving, tallies }) do

@@ -5,6 +5,7 @@ local choice = require("container_healthcheck.choice")
 local log = require("container_healthcheck.log")
 local servers = require("container_healthcheck.servers")
 local store = require("container_healthcheck.store")
+local totals = require("container_healthcheck.totals")
 
 local ngx, ipairs, pairs, sort = ngx, ipairs, pairs, table.sort
 
@@ -145,8 +146,8 @@ local function apps_of(all)
             apps[app] = true
         end
     end
-    for _, app in ipairs(store.is_there and store.counted() or {}) do
-        local at = store.counted_at(app)
+    for _, app in ipairs(store.is_there and totals.counted() or {}) do
+        local at = totals.counted_at(app)
         if apps[app] == nil and at and ngx.now() - at < ASKED_FOR then
             apps[app] = false
         end

@@ -4,6 +4,7 @@
 local choice = require("container_healthcheck.choice")
 local fleet = require("container_healthcheck.fleet")
 local store = require("container_healthcheck.store")
+local totals = require("container_healthcheck.totals")
 
 local ngx, ipairs, floor, max = ngx, ipairs, math.floor, math.max
 local concat = table.concat
@@ -92,7 +93,7 @@ end
 
 local function add_counts(text, wanted)
     local apps = {}
-    for _, app in ipairs(store.is_there and store.counted() or {}) do
+    for _, app in ipairs(store.is_there and totals.counted() or {}) do
         if not wanted or app == wanted then
             apps[#apps + 1] = app
         end
@@ -101,18 +102,18 @@ local function add_counts(text, wanted)
         "Requests for the app, by what was believed of it on the server that each was sent to first")
     for _, app in ipairs(apps) do
         for _, state in ipairs(STATES) do
-            text:add(store.count(app, state), label("app_code", app) .. "," .. label("choice", state))
+            text:add(totals.count(app, state), label("app_code", app) .. "," .. label("choice", state))
         end
     end
     text:begin("counter", PREFIX .. "retries_total",
         "How often a request for the app was sent to another server")
     for _, app in ipairs(apps) do
-        text:add(store.count(app, "retries"), label("app_code", app))
+        text:add(totals.count(app, "retries"), label("app_code", app))
     end
     text:begin("counter", PREFIX .. "stock_total",
         "Requests that went the way they would go without this module")
     if store.is_there then
-        text:add(store.stock(), "")
+        text:add(totals.stock(), "")
     end
 end
 

@@ -2,102 +2,19 @@
 -- Runs in the content phase.
 
 local fleet = require("container_healthcheck.fleet")
+local grid = require("container_healthcheck.grid")
+local html = require("container_healthcheck.html")
 local look = require("container_healthcheck.look")
 local store = require("container_healthcheck.store")
 local words_of = require("container_healthcheck.words")
 
 local ngx, ipairs, concat, floor = ngx, ipairs, table.concat, math.floor
-local age = words_of.age
+local filled, moment = html.filled, html.moment
 
 local KEPT = 1 -- seconds for which a worker shows what it has made to others, too
 local LONGEST = 128
 
 local _M = { version = "2.1.0" }
-
-local ENTITIES = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }
-
-local function escaped(text)
-    return (tostring(text):gsub("[&<>\"']", ENTITIES):gsub("[%z\1-\31\127]", "?"))
-end
-
--- Fills each {name} of a template with the value of that name, escaped; of {=name} as it is.
-local function filled(template, values)
-    return (template:gsub("{(=?)(%l[%w_]*)}", function(raw, name)
-        local value = values[name]
-        return raw == "=" and tostring(value) or escaped(value)
-    end))
-end
-
-local function moment(at, now, words)
-    if not at then
-        return ""
-    end
-    return filled(' <time datetime="{exact}" title="{exact}" data-at="{at}">{age}</time>', {
-        exact = os.date("!%Y-%m-%dT%H:%M:%SZ", floor(at)),
-        at = at,
-        age = age(now - at, words),
-    })
-end
-
-local ABSENT = '<td class="absent" data-label="{address}"><span class="soft" title="{absent}">–</span></td>'
-
-local function cell_html(cell, address, now, words)
-    if not cell then
-        return filled(ABSENT, { address = address, absent = words.absent })
-    end
-    local word = cell.state == "down" and words.codes[cell.code] or words.states[cell.state]
-    local code = cell.state == "down" and cell.code and " <small>" .. cell.code .. "</small>" or ""
-    -- What is the server's stands once, above the table, and here for the mouse.
-    local html = filled('<td class="{class}" data-label="{address}"{=title}><span class="state {kind}">'
-        .. '<i aria-hidden="true"></i>{word}{=code}</span>', {
-        class = cell.is_servers and "servers" or cell.kind,
-        title = cell.is_servers and filled(' title="{reason}"', { reason = cell.reason or "" }) or "",
-        address = address,
-        kind = cell.kind,
-        word = word,
-        code = code,
-    })
-    html = html .. moment(cell.since, now, words)
-    if cell.reason and cell.kind == "bad" and not cell.is_servers then
-        html = html .. filled("<small><bdi>{reason}</bdi></small>", cell)
-    end
-    if cell.failed then
-        html = html .. filled("<small>{failed}</small>", words)
-    end
-    return html .. "</td>"
-end
-
-local function row_html(row, servers, now, words)
-    local parts = { filled('<tr data-app="{lower}"{=trouble}>'
-        .. '<th scope="row" class="app">{app}{=nowhere}</th>', {
-        lower = row.app:lower(),
-        app = row.app,
-        trouble = row.in_trouble and ' data-trouble="1"' or "",
-        nowhere = row.is_served and ""
-            or filled('<small class="nowhere">{nowhere}</small>', { nowhere = words.unserved }),
-    }) }
-    for index, server in ipairs(servers) do
-        parts[#parts + 1] = cell_html(row.cells[index], server.address, now, words)
-    end
-    parts[#parts + 1] = "</tr>\n"
-    return concat(parts)
-end
-
-local function head_html(servers, now, words)
-    local parts = { filled('<thead><tr><th scope="col">{app}</th>', words) }
-    for _, server in ipairs(servers) do
-        local heard = server.heard
-            and words.heard .. " " .. age(now - server.heard, words) .. " " .. words.ago
-        local is_known = server.state == "known"
-        parts[#parts + 1] = filled('<th scope="col" class="{class}">{address}<small>{heard}</small></th>', {
-            class = is_known and "" or "bad",
-            address = server.address,
-            heard = heard or words.never_heard,
-        })
-    end
-    parts[#parts + 1] = "</tr></thead>\n"
-    return concat(parts)
-end
 
 local function notices_html(servers, now, words)
     local parts = {}
@@ -160,32 +77,6 @@ local function summary_html(servers, rows, words)
         end
     end
     return concat(parts, "\n"), found.nowhere + found.trouble + away
-end
-
-local function matches(row, filter)
-    return row.app:lower():find(filter.text, 1, true) and (row.in_trouble or not filter.trouble)
-end
-
-local function table_html(servers, rows, filter, now, words)
-    local parts, shown = {}, 0
-    if #servers == 0 then
-        parts[#parts + 1] = filled('<p class="soft">{no_servers}</p>\n', words)
-    elseif #rows > 0 then
-        parts[#parts + 1] = "<table>\n" .. head_html(servers, now, words) .. "<tbody>\n"
-        for number, row in ipairs(rows) do
-            if matches(row, filter) then
-                shown = shown + 1
-                parts[#parts + 1] = row_html(row, servers, now, words)
-            end
-            if number % fleet.at_once == 0 then
-                ngx.sleep(0)
-            end
-        end
-        parts[#parts + 1] = "</tbody>\n</table>\n"
-    end
-    parts[#parts + 1] = filled('<p class="soft" id="none"{=hidden}>{no_match}</p>\n',
-        { no_match = words.no_match, hidden = (shown > 0 or #rows == 0) and " hidden" or "" })
-    return concat(parts)
 end
 
 local function query(lang, filter)
@@ -268,7 +159,7 @@ local function make(filter, now, words)
     })
     local bottom = filled(BOTTOM, {
         notices = notices_html(servers, now, words),
-        table = table_html(servers, rows, filter, now, words),
+        table = grid.table(servers, rows, filter, now, words),
         as_of = words.as_of,
         exact = exact(now),
     })
