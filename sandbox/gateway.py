@@ -121,9 +121,9 @@ class AppoServer:
         return container
 
     def await_app(self, app_code: str) -> None:
-        """Waits until the app serves and the service says so."""
+        """Waits until the app serves and every worker of the service says so."""
         wait_for(lambda: self.serves(app_code), f"{app_code} on {self.address} to serve")
-        wait_for(lambda: self.service.code(app_code) == 0, f"{app_code} to be healthy")
+        self.service.settle(app_code, 0)
 
     def containers(self, app_code: str) -> list[Any]:
         """The containers of the app, oldest first."""
