@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import sandbox.gateway
-from benchmarks.load import Load, busy_seconds, middle, ratio, wrk
+from benchmarks.load import Load, busy_seconds, in_background, middle, ratio, wrk
 from sandbox.gateway import APPO_PORT, GATEWAY_PORT, PACKAGING, Gateway
 from sandbox.network import Network
 from sandbox.nginx import Nginx
@@ -172,32 +172,17 @@ def _row(rounds: Sequence[Round], base: Sequence[Round]) -> str:
     return f"{speed} | {load.p99:.2f} | {1 / of.p99:.2f}"
 
 
-class _Changes:
-    """While it is entered, all of `CHANGING` change on both services, so many times a second."""
-
-    def __init__(self, services: Sequence[Verdicts]) -> None:
-        self._services = services
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        for number in itertools.count():
-            if self._stop.wait(1 / CHANGES_A_SECOND / len(CHANGING)):
-                return
-            turn, app = divmod(number, len(CHANGING))
-            codes = {APP: 0} | {
-                each: 13 if (turn + (index <= app)) % 2 else 0
-                for index, each in enumerate(CHANGING)
-            }
-            for service in self._services:
-                service.change(codes)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+def _change(services: Sequence[Verdicts], over: threading.Event) -> None:
+    """Changes all of `CHANGING` on all services, so many times a second, until it is over."""
+    for number in itertools.count():
+        if over.wait(1 / CHANGES_A_SECOND / len(CHANGING)):
+            return
+        turn, app = divmod(number, len(CHANGING))
+        codes = {APP: 0} | {
+            each: 13 if (turn + (index <= app)) % 2 else 0 for index, each in enumerate(CHANGING)
+        }
+        for service in services:
+            service.change(codes)
 
 
 def _print_changes(rounds: int, services: Sequence[Verdicts]) -> None:
@@ -213,7 +198,7 @@ def _print_changes(rounds: int, services: Sequence[Verdicts]) -> None:
         quiet, changing = [], []
         for _ in range(rounds):
             quiet.append(_loaded(gateway, GATEWAY_PORT, 8))
-            with _Changes(services):
+            with in_background(lambda over: _change(services, over)):
                 changing.append(_loaded(gateway, GATEWAY_PORT, 8))
     for name, each in (("nothing changes", quiet), ("ten apps change", changing)):
         load, cpu = middle([one.load for one in each]), statistics.median(one.cpu for one in each)

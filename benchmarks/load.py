@@ -6,7 +6,9 @@ import os
 import re
 import statistics
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -71,6 +73,19 @@ def middle(loads: Sequence[Load]) -> Load:
         statistics.median(load.p99 for load in loads),
         sum(load.requests for load in loads),
     )
+
+
+@contextmanager
+def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `work` in a thread, which must end soon after the event is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=[over])
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _percentile(text: str, percent: int) -> float:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from benchmarks.load import Load, busy_seconds, middle, ratio, table, wrk
+from benchmarks.load import Load, busy_seconds, in_background, middle, ratio, table, wrk
 from sandbox.running_service import RunningService, ask
 
 SCRAPES = 50
@@ -64,7 +64,7 @@ def _pages(service: RunningService, pids: list[int]) -> str:
     for count in (0, PAGES):
         with contextlib.ExitStack() as stack:
             for _ in range(count):
-                stack.enter_context(_in_background(lambda over: _look(service, over)))
+                stack.enter_context(in_background(lambda over: _look(service, over)))
             time.sleep(2 * PAUSE)
             before = busy_seconds(pids)
             time.sleep(QUIET_SECONDS)
@@ -91,16 +91,4 @@ def _each_second(act: Callable[[], object]) -> contextlib.AbstractContextManager
             act()
             over.wait(1)
 
-    return _in_background(work)
-
-
-@contextlib.contextmanager
-def _in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    over = threading.Event()
-    thread = threading.Thread(target=work, args=[over])
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return in_background(work)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sandbox import programs
 from sandbox.waiting import LIMIT, free_port, wait_for
 
 # As the keyboard's keys are called in WebDriver.
@@ -46,12 +47,7 @@ class BrowserError(Exception):
 
 def missing() -> str | None:
     """What keeps this machine from running the browser, or None."""
-    if os.geteuid() != 0:
-        return "the browser's namespace needs root"
-    absent = [program for program in _PROGRAMS if shutil.which(program) is None]
-    if absent:
-        return f"not installed: {', '.join(absent)} (Debian: chromium, chromium-driver)"
-    return None
+    return programs.missing("the browser's namespace", _PROGRAMS, "chromium, chromium-driver")
 
 
 class Browser:

@@ -18,15 +18,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sandbox.forwarding import Forwarder, forward
-from sandbox.gateway import AppoServer, Gateway
-from sandbox.nginx import MODULES
+from sandbox.gateway import AppoServer, Gateway, missing
 from sandbox.private_engine import SLEEP, SandboxError
 from sandbox.running_service import SOURCE
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
 APPS = ("bk_iam", "bk_sops")
 DEPLOYED = 1709878117
-_LUA = MODULES / "ngx_http_lua_module.so"
 # The image has no Python: the app runs in the host's files, which it sees at /host.
 _BUILDER = """#!/bin/sh
 trap 'exit 0' TERM
@@ -88,23 +86,15 @@ def _build(stack: contextlib.ExitStack) -> World:
         servers = list(pool.map(_server, ADDRESSES))
     for each in servers:
         stack.push(each)
-    log, missing = None, _missing()
-    if not missing:
+    log, absent = None, missing()
+    if not absent:
         gateway = stack.enter_context(Gateway([each.name for each in servers]))
         for app_code in APPS:
             gateway.get(f"/o/{app_code}/")
             for each in servers:
                 gateway.await_state(each.name, app_code, "up")
         log = str(gateway.nginx.error_log)
-    return World([_seen(each) for each in servers], log, missing)
-
-
-def _missing() -> str | None:
-    if not _LUA.exists():
-        return f"nginx has no Lua module here: {_LUA} (Debian: libnginx-mod-http-lua)"
-    if not list(MODULES.parent.parent.glob("*/lua/5.1/cjson.so")):
-        return "Lua has no cjson here (Debian: lua-cjson)"
-    return None
+    return World([_seen(each) for each in servers], log, absent)
 
 
 def _server(address: str) -> AppoServer:

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 import docker
 
-from sandbox.nginx import Build, Nginx
+from sandbox.nginx import MODULES, Build, Nginx
 from sandbox.private_engine import PrivateEngine, SandboxError
 from sandbox.running_service import SOURCE, Answer, RunningService, ask
 from sandbox.waiting import LIMIT, wait_for
@@ -40,6 +40,18 @@ INSTALLED = "/usr/local/openresty/nginx/lua/container-healthcheck"
 WORKERS = 2
 # So long after one nginx worker has heard of a change, all of them act by it. In seconds.
 A_MOMENT = 0.2
+
+
+def missing() -> str | None:
+    """What keeps this machine's nginx from being a gateway, or None."""
+    if shutil.which("nginx") is None:
+        return "not installed: nginx (Debian: nginx-core)"
+    module = MODULES / "ngx_http_lua_module.so"
+    if not module.exists():
+        return f"nginx has no Lua module here: {module} (Debian: libnginx-mod-http-lua)"
+    if not list(MODULES.parent.parent.glob("*/lua/5.1/cjson.so")):
+        return "Lua has no cjson here (Debian: lua-cjson)"
+    return None
 
 
 class AppoServer:

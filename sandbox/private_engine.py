@@ -23,6 +23,7 @@ from typing import Any
 import docker
 import requests
 
+from sandbox import programs
 from sandbox.waiting import LIMIT, NeverHappenedError, wait_for
 
 IMAGE = "python36e:1.1"
@@ -37,12 +38,9 @@ class SandboxError(Exception):
 
 def missing() -> str | None:
     """What keeps this machine from running a private engine, or None."""
-    if os.geteuid() != 0:
-        return "a private Docker engine needs root"
-    absent = [program for program in _PROGRAMS if shutil.which(program) is None]
-    if absent:
-        return f"not installed: {', '.join(absent)} (Debian: docker.io, busybox-static, iproute2)"
-    return None
+    return programs.missing(
+        "a private Docker engine", _PROGRAMS, "docker.io, busybox-static, iproute2"
+    )
 
 
 class PrivateEngine:

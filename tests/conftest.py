@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import docker.errors
 import pytest
 
-from sandbox.private_engine import PrivateEngine, missing
+from sandbox import gateway, private_engine
+from sandbox.private_engine import PrivateEngine
 from sandbox.proxy import EngineProxy
 from sandbox.running_service import SOURCE, RunningService
 
@@ -33,7 +34,15 @@ def give_up(problem: str) -> NoReturn:
 
 def require_engine() -> None:
     """Gives up where no engine can run."""
-    problem = missing()
+    problem = private_engine.missing()
+    if problem:
+        give_up(problem)
+
+
+def require_gateway() -> None:
+    """Gives up where no gateway with its APPO servers can run."""
+    require_engine()
+    problem = gateway.missing()
     if problem:
         give_up(problem)
 

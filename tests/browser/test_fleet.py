@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,17 +12,11 @@ from sandbox import browser as chromium
 from sandbox.browser import BACKSPACE, Browser, Window
 from sandbox.gateway import GATEWAY_PORT, AppoServer, Gateway
 from sandbox.network import Network
-from sandbox.nginx import MODULES
 from sandbox.waiting import wait_for, wait_until
-from tests.conftest import give_up, require_engine
+from tests.conftest import give_up, require_gateway
 
 URL = f"http://127.0.0.1:{GATEWAY_PORT}/container-healthcheck-gateway"
 APPS = ("a_good", "b_dies", "c_drained")
-_NEEDED = {
-    "nginx-core": shutil.which("nginx"),
-    "libnginx-mod-http-lua": (MODULES / "ngx_http_lua_module.so").exists(),
-    "lua-cjson": bool(list(MODULES.parent.parent.glob("*/lua/5.1/cjson.so"))),
-}
 
 
 @dataclass
@@ -37,10 +30,8 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    require_engine()
-    absent = [package for package, there in _NEEDED.items() if not there]
-    problem = f"not installed: {absent}" if absent else chromium.missing()
-    if problem:
+    require_gateway()
+    if problem := chromium.missing():
         give_up(problem)
     with contextlib.ExitStack() as stack:
         stack.enter_context(stack.enter_context(Network()).entered())

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.nginx import MODULES
 from sandbox.running_service import SOURCE, ask
 from sandbox.waiting import wait_for
-from tests.conftest import give_up, require_engine
+from tests.conftest import give_up, require_gateway
 
 UP = "It stays up until Ctrl-C"
 TRIED = "# thaw it"
@@ -90,12 +89,9 @@ def _prepared(script: str) -> list[str]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., RunningDemo]]:
-    require_engine()
-    for need in ("nginx", "curl"):
-        if shutil.which(need) is None:
-            give_up(f"not installed: {need}")
-    if not (MODULES / "ngx_http_lua_module.so").exists():
-        give_up("not installed: libnginx-mod-http-lua")
+    require_gateway()
+    if shutil.which("curl") is None:
+        give_up("not installed: curl")
     demos: list[RunningDemo] = []
 
     def start(before: str = "") -> RunningDemo:

@@ -18,19 +18,12 @@ from sandbox import debian_release
 from sandbox.debian_release import RELEASES
 from sandbox.gateway import AppoServer, Gateway
 from sandbox.network import Network
-from sandbox.nginx import MODULES
-from tests.conftest import give_up, require_engine
+from tests.conftest import give_up, require_gateway
 from tests.gateway.asking import APP
 from tests.gateway.made_up import MadeUp, Verdicts
 
 _numbers = itertools.count(1)
-_NEEDED = {
-    "nginx": shutil.which("nginx"),
-    "curl": shutil.which("curl"),
-    "jq": shutil.which("jq"),
-    "libnginx-mod-http-lua": (MODULES / "ngx_http_lua_module.so").exists(),
-    "lua-cjson": bool(list(MODULES.parent.parent.glob("*/lua/5.1/cjson.so"))),
-}
+_PROGRAMS = ("curl", "jq")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,8 +47,8 @@ def build(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
     """A network namespace for all gateway tests."""
-    require_engine()
-    absent = [package for package, there in _NEEDED.items() if not there]
+    require_gateway()
+    absent = [each for each in _PROGRAMS if shutil.which(each) is None]
     if absent:
         give_up(f"not installed: {absent}")
     with Network() as network:

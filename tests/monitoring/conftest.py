@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from sandbox import debian_release
 from sandbox.network import Network
-from sandbox.nginx import MODULES
-from tests.conftest import give_up, require_engine
+from tests.conftest import give_up, require_gateway
 from tests.monitoring.life import Life
-
-_NEEDED = {
-    "nginx": shutil.which("nginx"),
-    "libnginx-mod-http-lua": (MODULES / "ngx_http_lua_module.so").exists(),
-    "lua-cjson": bool(list(MODULES.parent.parent.glob("*/lua/5.1/cjson.so"))),
-}
 
 
 def unpacked(release: str) -> debian_release.Prometheus:
@@ -40,10 +32,7 @@ def release(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
     """A network namespace for what these tests start."""
-    require_engine()
-    absent = [package for package, there in _NEEDED.items() if not there]
-    if absent:
-        give_up(f"not installed: {absent}")
+    require_gateway()
     with Network() as network:
         yield network
 
