@@ -58,7 +58,7 @@ local function head_html(servers, now, words)
     local parts = { filled('<thead><tr><th scope="col">{app}</th>', words) }
     for _, server in ipairs(servers) do
         local heard = server.heard
-            and words.heard .. " " .. age(now - server.heard, words) .. " " .. words.ago
+            and words.heard .. age(now - server.heard, words) .. words.ago
         local is_known = server.state == "known"
         parts[#parts + 1] = filled('<th scope="col" class="{class}">{address}<small>{heard}</small></th>', {
             class = is_known and "" or "bad",
