@@ -65,6 +65,7 @@ class Chronicle:
         if not self._untold and self._replica.history.has_begun:
             return frozenset()
         touched = self._replica.tell(lambda: self._journal.news(report, self._untold))
+        self._journal.told()
         self._untold.clear()
         return touched
 

@@ -30,12 +30,18 @@ class Journal:
         self._clock = clock
         self._trouble: Fault | None = None
         self._lines: list[_Line] = []
+        self._news: list[_Line] = []
 
     def write(self) -> None:
         """Logs what was worth a line since the last call."""
         lines, self._lines = self._lines, []
         for level, text in lines:
             log.log(level, "%s", text)
+
+    def told(self) -> None:
+        """All workers know the latest news."""
+        self._lines += self._news
+        self._news = []
 
     def note_engine(self, report: Report, *, silently: bool) -> None:
         """Compares the trouble with the engine with that of the report before."""
@@ -49,7 +55,11 @@ class Journal:
             self._lines.append((logging.WARNING, trouble.text))
 
     def news(self, report: Report, judged: Iterable[str]) -> Sequence[Record]:
-        """What is new about these apps, to be told to all workers."""
+        """What is new about these apps, to be told to all workers.
+
+        Its lines are logged when `told` was called: what could not be told is news once more.
+        """
+        self._news = []
         if report.snapshot.confirmed_at is None:
             return []
         known = self._history.known
@@ -70,9 +80,9 @@ class Journal:
             if old != new:
                 changes.append(Changed(now, app_code, old, new, why))
         if self._history.has_begun:
-            self._lines += _together(changes, report.size) or map(_line, changes)
+            self._news += _together(changes, report.size) or map(_line, changes)
             return changes
-        self._lines += _first_lines(report, changes)
+        self._news += _first_lines(report, changes)
         return [
             *(change for change in changes if change.old is not None),
             Found({each.app_code: each.new for each in changes if each.old is None}),

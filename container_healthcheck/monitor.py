@@ -3,7 +3,7 @@
 In production its threads are greenlets of one worker (gevent patches the standard library): the
 watcher's and its stream's, the prober's, one for each probe under way, and the loop in here. They
 change places only where they wait, for a socket, a lock or the clock. The tests run them as
-threads, so nothing rests on that.
+threads.
 
 Locks are taken in this order: the monitor's, then the ledger's (between processes), the board's or
 the prober's. Checks take none of them, but for the board's when a report has to be made.
@@ -46,7 +46,8 @@ LONGEST_START = 10.0
 LOOK_PAUSE, IDLE_PAUSE = 0.05, 0.2
 # An app that has come back is asked this often until it answers, in seconds.
 RETURNING_INTERVAL = 1.0
-# How many intervals what a probe saw counts for a successor of this service.
+# How many intervals what a probe saw counts for a successor of this service. An app that hangs is
+# asked less often: whenever its probe has run out of time.
 VALID_INTERVALS = 3
 
 
@@ -83,7 +84,7 @@ class Monitor:
                 kind: Archive(settings.state_dir, kind, str(settings.bind))
                 for kind in ("serving", "history")
             },
-            valid_for=VALID_INTERVALS * settings.probe_interval,
+            valid_for=VALID_INTERVALS * max(settings.probe_interval, settings.probe_timeout),
             is_probed=self._is_probed,
         )
         self.board = Board(
@@ -110,7 +111,7 @@ class Monitor:
         self._untold: dict[str, Return] = {}
         self._snapshot = Snapshot()
         self._leads = False
-        self._is_cut_off = False
+        self._cut_off: set[str] = set()
         self._stopping = False
         self._lock = threading.RLock()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -135,19 +136,23 @@ class Monitor:
     def open(self) -> None:
         """Learns what other workers know, or what a service before this one has kept."""
         with self._lock:
-            self._guarded(self._replica.open)
+            self._guarded("read", self._replica.read)
             self._publish(frozenset(self._replica.serving.failing))
 
     def stop(self) -> None:
-        """Ends the observers and all waiting clients, and keeps what is known. Returns at once."""
+        """Ends the observers and all waiting clients, and keeps what is known.
+
+        Called again it keeps nothing: another worker may have written since.
+        """
         self._stopping = True
         self._watcher.stop()
         self._prober.stop()
         self.board.close()
-        if self._leads:
-            with self._lock:
-                self._guarded(lambda: self._replica.keep(at_once=True))
-                self._guarded(lambda: self._chronicle.show(at_once=True))
+        with self._lock:
+            if self._leads:
+                self._guarded("keep", lambda: self._replica.keep(at_once=True))
+                self._guarded("show", lambda: self._chronicle.show(at_once=True))
+                self._leads = False
 
     def on_snapshot(
         self, snapshot: Snapshot, touched: frozenset[str], started: Mapping[str, str]
@@ -179,7 +184,7 @@ class Monitor:
     def look(self) -> None:
         """Takes what the other workers have told, and what nobody tells: marks, and age."""
         with self._lock:
-            self._publish_if(self._guarded(self._replica.read) | self._tell_returns())
+            self._publish_if(self._guarded("read", self._replica.read) | self._tell_returns())
             self._look_after()
         self._journal.write()
 
@@ -195,9 +200,9 @@ class Monitor:
             return
         if not self._leads:
             self._begin_to_lead()
-        told = self._guarded(lambda: self._chronicle.tell(self.board.report()))
-        self._publish_if(told | self._guarded(self._replica.keep))
-        self._guarded(self._chronicle.show)
+        told = self._guarded("tell", lambda: self._chronicle.tell(self.board.report()))
+        self._publish_if(told | self._guarded("keep", self._replica.keep))
+        self._guarded("show", self._chronicle.show)
 
     def _begin_to_lead(self) -> None:
         self._leads = True
@@ -218,7 +223,7 @@ class Monitor:
     def _tell_returns(self) -> frozenset[str]:
         if not self._untold:
             return frozenset()
-        return self._guarded(self._tell_untold) | self._untold.keys()
+        return self._guarded("return", self._tell_untold) | self._untold.keys()
 
     def _tell_untold(self) -> frozenset[str]:
         touched = self._replica.tell(self._untold_news)
@@ -236,7 +241,7 @@ class Monitor:
         url = self._settings.probe_target(app_code)
         if url is None:
             return
-        after, at = self._replica.number, since_boot()
+        after = self._replica.number
         asked_at, began = time.time(), time.monotonic()
         try:
             seen = probe(url, self._settings.probe_timeout)
@@ -247,7 +252,7 @@ class Monitor:
         with self._lock:
             if app_code in self._returns.live:
                 self._chronicle.probed(app_code, last)
-        self.take_probe(Probed(app_code, seen, after, at))
+        self.take_probe(Probed(app_code, seen, after, since_boot()))
 
     def take_probe(self, record: Probed) -> None:
         """Takes what a probe saw. What it saw of an app that has died meanwhile is no news."""
@@ -256,7 +261,8 @@ class Monitor:
             if record.app_code not in self._returns.live:
                 return
             if serving.would_change(record):
-                self._publish_if(self._guarded(lambda: self._replica.tell(lambda: [record])))
+                told = self._guarded("probe", lambda: self._replica.tell(lambda: [record]))
+                self._publish_if(told)
                 self._look_after()
             elif serving.app(record.app_code).awaited:
                 # It came back while it was being asked.
@@ -282,14 +288,17 @@ class Monitor:
         self._chronicle.judged(self.board.publish(self._snapshot, failing, touched))
         self._ask_soon(touched)
 
-    def _guarded(self, act: Callable[[], frozenset[str] | None]) -> frozenset[str]:
-        """Does it, unless the ledger does not let us: then it is tried again at the next look."""
+    def _guarded(self, name: str, act: Callable[[], frozenset[str] | None]) -> frozenset[str]:
+        """Does it, unless the shared files do not let us: then it is tried again at the next look.
+
+        That is said once, until all that could not be done is done.
+        """
         try:
             touched = act()
         except (FileBusyError, OSError) as error:
-            if not self._is_cut_off:
+            if not self._cut_off:
                 log.warning("the workers cannot tell each other what they see: %r", error)
-            self._is_cut_off = True
+            self._cut_off.add(name)
             return frozenset()
-        self._is_cut_off = False
+        self._cut_off.discard(name)
         return touched or frozenset()

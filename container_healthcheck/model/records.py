@@ -31,8 +31,8 @@ class Returned:
 class Probed:
     """A probe has ended; `seen` is None when it passed.
 
-    `after` is the number of records that had been read when it was asked, `at` the time of the
-    asking in seconds since the boot.
+    `after` is the number of records that had been read when it was asked, `at` the time of its end
+    in seconds since the boot.
     """
 
     app_code: str

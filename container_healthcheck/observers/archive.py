@@ -72,7 +72,7 @@ class Archive:
             return None
         except OSError as error:
             raise ArchiveError(f"{self.path} cannot be read: {error.strerror}") from error
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise ArchiveError(f"{self.path} cannot be used: {error!r}"[:300]) from error
 
     def save(self, known: Any) -> None:

@@ -1,8 +1,10 @@
 """The ledger: what the workers of one master tell each other, in an order that all agree on.
 
 It is a file without a name (in memory, where there is such a place) that the master opens before it
-forks: it outlives every worker and needs no disk. Whoever writes or reads holds its lock. What a
-writer had not finished when it died lies behind the noted end, and nobody reads it.
+forks: it outlives every worker and needs no disk. Whoever writes or reads holds its lock.
+
+Records are written where nobody reads, and then the header says where they lie: what a writer had
+not finished when it died counts for nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from container_healthcheck.observers.file_lock import locked
 LARGEST = 1 << 20
 """From this size on, in bytes, the ledger should be written anew."""
 
-# The generation (it counts how often the ledger was written anew), and where the records end.
-_HEADER = struct.Struct("=QQ")
+# The generation (it counts how often the ledger was written anew), and where the records begin and
+# end.
+_HEADER = struct.Struct("=QQQ")
+_EMPTY = (0, _HEADER.size, _HEADER.size)
 
 
 class Ledger:
@@ -28,7 +32,7 @@ class Ledger:
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._head = (0, 0)
+        self._head = _EMPTY
         self._read_to = _HEADER.size
 
     def locked(self) -> AbstractContextManager[None]:
@@ -38,47 +42,57 @@ class Ledger:
     @property
     def is_empty(self) -> bool:
         """True as long as nobody has written."""
-        return self._end()[1] <= _HEADER.size
+        return self._place() == _EMPTY
 
     @property
     def size(self) -> int:
-        """In bytes."""
-        return self._end()[1]
+        """Of all records, in bytes."""
+        _, start, end = self._place()
+        return end - start
 
     def has_news(self) -> bool:
         """True when there may be something to read; costs next to nothing, and takes no lock."""
-        return self._end() != self._head
+        return self._place() != self._head
 
     def read(self) -> list[Record]:
         """The records since the last call, or all of a ledger written anew; under the lock."""
-        generation, end = self._end()
+        head = generation, start, end = self._place()
         if generation != self._head[0]:
-            self._read_to = _HEADER.size
+            self._read_to = start
         text = os.pread(self._file, end - self._read_to, self._read_to)
-        self._head, self._read_to = (generation, end), max(end, _HEADER.size)
+        self._head, self._read_to = head, end
         return [from_json(json.loads(line)) for line in text.splitlines()]
 
     def append(self, records: Iterable[Record]) -> None:
         """Adds records, under the lock. Raises OSError when there is no room; then it adds none."""
-        generation, end = self._end()
-        self._write(generation, max(end, _HEADER.size), records)
+        generation, start, end = self._place()
+        text = _text(records)
+        self._write(text, end)
+        self._point_to(generation, start, end + len(text))
 
     def write_anew(self, record: Record) -> None:
         """Puts one record in place of all, under the lock. Raises OSError."""
-        generation, _ = self._end()
-        end = self._write(generation + 1, _HEADER.size, [record])
-        os.ftruncate(self._file, end)
+        generation, start, end = self._place()
+        text = _text([record])
+        place = _HEADER.size if _HEADER.size + len(text) <= start else end
+        self._write(text, place)
+        self._point_to(generation + 1, place, place + len(text))
 
-    def _end(self) -> tuple[int, int]:
+    def _place(self) -> tuple[int, int, int]:
         head = os.pread(self._file, _HEADER.size, 0)
-        return _HEADER.unpack(head) if len(head) == _HEADER.size else (0, 0)
+        place = _HEADER.unpack(head) if len(head) == _HEADER.size else _EMPTY
+        # A file in which room was only reserved holds zeros.
+        return place if place[1] else _EMPTY
 
-    def _write(self, generation: int, start: int, records: Iterable[Record]) -> int:
-        lines = (json.dumps(to_json(each), separators=(",", ":")) + "\n" for each in records)
-        text = "".join(lines).encode()
+    def _write(self, text: bytes, place: int) -> None:
         written = 0
         while written < len(text):
-            written += os.pwrite(self._file, text[written:], start + written)
-        end = start + len(text)
-        os.pwrite(self._file, _HEADER.pack(generation, end), 0)
-        return end
+            written += os.pwrite(self._file, text[written:], place + written)
+
+    def _point_to(self, generation: int, start: int, end: int) -> None:
+        os.pwrite(self._file, _HEADER.pack(generation, start, end), 0)
+
+
+def _text(records: Iterable[Record]) -> bytes:
+    lines = (json.dumps(to_json(each), separators=(",", ":")) + "\n" for each in records)
+    return "".join(lines).encode()

@@ -7,6 +7,7 @@ in the archive. Whoever calls holds the monitor's lock.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 # How often the history is kept at most, in seconds. What is lost when all processes are killed at
 # once is found again at the start, by comparing.
 HISTORY_PAUSE = 1.0
+_MEANING = {"serving": "what the probes saw", "history": "since when apps are what they are"}
 # Of how many of the last records all returns are remembered, so that no worker tells of one again.
 REMEMBERED = 10_000
 
@@ -64,24 +66,15 @@ class Replica:
         self._kept = {"serving": 0, "history": 0}
         self._history_due = 0.0
         self._shortened_to = 0
-        self._has_complained = False
-
-    def open(self) -> None:
-        """Learns what is known: from the other workers, or as the first one from the archive.
-
-        Raises FileBusyError, or OSError where there is no room in the ledger.
-        """
-        with self._ledger.locked():
-            if self._ledger.is_empty:
-                self._ledger.append([self._load()])
-            self._read()
+        self._unsaved: set[str] = set()
 
     def read(self) -> frozenset[str]:
         """Takes what others have told; returns the apps whose failing may have changed.
 
-        Raises FileBusyError.
+        The first worker of all begins the ledger with what a service before this one has kept.
+        Raises FileBusyError, or OSError where there is no room in the ledger.
         """
-        if not self._ledger.has_news():
+        if not self._ledger.has_news() and not self._ledger.is_empty:
             return frozenset()
         with self._ledger.locked():
             return self._read()
@@ -134,13 +127,18 @@ class Replica:
         try:
             self._archives[kind].save(known)
         except ArchiveError as error:
-            if not self._has_complained:
-                log.warning("%s: what the probes saw does not outlive this service", error)
-            self._has_complained = True
+            if kind not in self._unsaved:
+                log.warning(
+                    "%s: %s does not outlive this service; make room, or let it write there",
+                    error,
+                    _MEANING[kind],
+                )
+            self._unsaved.add(kind)
         else:
-            self._has_complained = False
+            self._unsaved.discard(kind)
 
-    def _load(self) -> Restored:
+    @functools.cached_property
+    def _kept_before(self) -> Restored:
         serving, history, numbers = Serving(fall=1, rise=1), History(), [0]
 
         def take_serving(known: Any) -> None:
@@ -166,10 +164,12 @@ class Replica:
                 take(known)
         except ArchiveError as error:
             log.warning("%s: %s", error, so)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             log.warning("%s cannot be used: %.200r: %s", archive.path, error, so)
 
     def _read(self) -> frozenset[str]:
+        if self._ledger.is_empty:
+            self._ledger.append([self._kept_before])
         touched: set[str] = set()
         for record in self._ledger.read():
             self.number += 1

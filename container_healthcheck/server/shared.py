@@ -1,17 +1,21 @@
 """What the workers of one master share: three files without names, opened before it forks.
 
 They live as long as any of the processes does, over the end of every worker and over a reload, and
-in memory where there is such a place: a full disk does not matter then.
+in memory where there is such a place. The ledger has its room from the start on: a disk that is
+full, or memory, does not matter then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108
+# The ledger is written anew from 1 MB on; beside it lies what it is replaced with. In bytes.
+_LEDGER_ROOM = 2 << 20
 
 
 class Files(NamedTuple):
@@ -29,7 +33,7 @@ _files: Files | None = None
 def prepare() -> Files:
     """Opens the files; for the master, before it forks. Raises OSError."""
     global _files
-    _files = Files(_open(), _open(), _open())
+    _files = Files(_open(_LEDGER_ROOM), _open(), _open())
     return _files
 
 
@@ -38,7 +42,19 @@ def files() -> Files:
     return _files or prepare()
 
 
-def _open() -> int:
-    folder = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
+def _open(room: int = 0) -> int:
+    if os.access(_IN_MEMORY, os.W_OK):
+        with contextlib.suppress(OSError):
+            return _opened(_IN_MEMORY, room)
+    try:
+        return _opened(None, room)
+    except OSError:
+        # There is no room anywhere: it starts all the same, and says later what it cannot do.
+        return _opened(None, 0)
+
+
+def _opened(folder: Path | None, room: int) -> int:
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        if room:
+            os.posix_fallocate(file.fileno(), 0, room)
         return os.dup(file.fileno())

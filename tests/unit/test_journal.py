@@ -48,6 +48,7 @@ class Lead:
                 self.history.changed(record)
             elif isinstance(record, Found):
                 self.history.found(record)
+        self.journal.told()
         self.journal.write()
 
 
@@ -179,3 +180,20 @@ def test_trouble_that_another_worker_tells_is_not_told_again(
     lead.note(report(container("a-1"), fault=REFUSED))
 
     assert caplog.messages == ["watching 1 apps, 1 of them healthy"]
+
+
+def test_what_could_not_be_told_makes_its_line_when_it_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lead = Lead()
+    lead.note(report(container("bk_iam-1709878117")))
+    caplog.clear()
+
+    dead = report(container("bk_iam-1709878117", state="exited"))
+    for _ in range(3):
+        lead.journal.news(dead, ["bk_iam"])
+        lead.journal.write()
+    assert caplog.messages == []
+
+    lead.note(dead)
+    assert len(caplog.messages) == 1

@@ -66,12 +66,63 @@ def test_what_was_not_finished_is_not_read(file: int) -> None:
     writer, reader = Ledger(file), Ledger(file)
     writer.append([record(1)])
     # A writer that died between its records and the end that it would have noted.
-    os.pwrite(file, b'["returned","half', writer.size)
+    os.pwrite(file, b'["returned","half', os.fstat(file).st_size)
     assert reader.read() == [record(1)]
 
     writer.append([record(2)])
 
     assert reader.read() == [record(2)]
+
+
+@pytest.mark.parametrize("writes", range(2))
+def test_a_death_while_it_is_written_anew_changes_nothing(
+    file: int, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    writer = Ledger(file)
+    for _ in range(3):
+        # The second time, there is room before what is there.
+        writer.append([record(number) for number in range(50)])
+        with monkeypatch.context() as patched:
+            _dies_after(writes, patched)
+            with pytest.raises(InterruptedError):
+                writer.write_anew(record(1))
+        assert Ledger(file).read()[-50:] == [record(number) for number in range(50)]
+
+        writer.write_anew(record(1))
+        assert Ledger(file).read() == [record(1)]
+
+
+def _dies_after(writes: int, patched: pytest.MonkeyPatch) -> None:
+    done = 0
+
+    def pwrite(file: int, text: bytes, place: int) -> int:
+        nonlocal done
+        if done == writes:
+            raise InterruptedError
+        done += 1
+        return real(file, text, place)
+
+    real = os.pwrite
+    patched.setattr(os, "pwrite", pwrite)
+
+
+def test_it_does_not_grow_with_how_often_it_is_written_anew(file: int) -> None:
+    writer = Ledger(file)
+    for _ in range(50):
+        writer.append([record(number) for number in range(50)])
+        writer.write_anew(record(1))
+
+    assert os.fstat(file).st_size < 3 * len(b"x" * 100) * 50
+
+
+def test_room_that_is_reserved_is_an_empty_ledger(file: int) -> None:
+    os.posix_fallocate(file, 0, 4096)
+    ledger = Ledger(file)
+    assert ledger.is_empty
+    assert not ledger.has_news()
+
+    ledger.append([record(1)])
+    assert ledger.read() == [record(1)]
 
 
 def test_no_room_adds_nothing(file: int, monkeypatch: pytest.MonkeyPatch) -> None:

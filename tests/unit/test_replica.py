@@ -39,7 +39,7 @@ def replica(file: int, folder: Path, *, valid_for: float = 15, probed: bool = Tr
         valid_for=valid_for,
         is_probed=lambda _: probed,
     )
-    made.open()
+    made.read()
     return made
 
 
@@ -202,7 +202,10 @@ def test_with_no_place_to_write_the_others_hear_of_it(
 
     second.read()
     assert second.serving.failing == {"a": BAD}
-    assert len(caplog.messages) == 1
+    assert [each.split(": ")[2].split(";")[0] for each in caplog.messages] == [
+        "what the probes saw does not outlive this service",
+        "since when apps are what they are does not outlive this service",
+    ]
     assert "cannot be written: No such file or directory" in caplog.messages[0]
 
 
