@@ -85,9 +85,10 @@ pictures: $(VENV)/runtime ## make the documents' pictures of the pages anew, on 
 	@tools/need $(ENGINE) $(GATEWAY) $(PICTURES)
 	@unshare --uts $(IN_VENV) -m sandbox.pictures docs
 
-build: rpm ## the same as rpm
-rpm: $(VENV)/runtime ## the service's and the gateway's packages in dist/, on Debian
+build: rpm ## the packages of the service and the gateway in dist/, on Debian; some minutes
+rpm: $(VENV)/runtime ## the same as build
 	@tools/need $(PACKAGER)
+	@echo "Building the packages from Debian 12's; this takes some minutes"
 	@packaging/rpm/build dist $(VENV)/bin/pip
 	@packaging/rpm/build-gateway dist
 
@@ -107,7 +108,8 @@ clean: ## remove what make made
 	rm -rf $(VENV) $(VENV)-lowest dist build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/runtime: requirements/runtime.txt
-	@tools/need $(PYTHON)=python3 python3-venv=python3-venv
+	@command -v $(PYTHON) >/dev/null || [ $(PYTHON) = python3 ] || { echo "$(PYTHON) is missing here" >&2; exit 1; }
+	@PYTHON=$(PYTHON) tools/need $(PYTHON)=python3 python3-venv=python3-venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is too old: Python 3.10 or later is needed (make PYTHON=python3.11 …)" >&2; exit 1; }
 	@echo "Making the virtual environment $(VENV) and installing requirements/runtime.txt"

@@ -189,7 +189,8 @@ class Demo:
                 sum(f"{each.address}-" in result.said for result in results if when(result.start))
                 for when in (began.__gt__, (began + known).__lt__)
             )
-            print(f"    {each.address} answered {before} before, and {after} since then.")
+            print(f"    {each.address} answered {before} before the kill,", end=" ")
+            print(f"and {after} once the gateway knew.")
         self.say("What the gateway believes now, and what it wrote into its log")
         _run("curl", "-s", f"{self._gateway}{_STATUS}")
         assert self._world.gateway_log is not None

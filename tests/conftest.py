@@ -6,12 +6,13 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import docker.errors
 import pytest
 
-from sandbox import gateway, private_engine
+from sandbox import debian_release, gateway, private_engine
 from sandbox.private_engine import PrivateEngine
 from sandbox.proxy import EngineProxy
 from sandbox.running_service import SOURCE, RunningService
@@ -45,6 +46,15 @@ def require_gateway() -> None:
     problem = gateway.missing()
     if problem:
         give_up(problem)
+
+
+@pytest.fixture(scope="session")
+def consul_program() -> Path:
+    """Debian 11's Consul: fetched before any test enters a namespace without a network."""
+    try:
+        return debian_release.consul()
+    except debian_release.DebianError as error:
+        give_up(str(error))
 
 
 @pytest.fixture(scope="session")

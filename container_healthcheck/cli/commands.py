@@ -45,7 +45,7 @@ def check(parsed: argparse.Namespace, settings: Settings) -> int:
         if not is_app_code(app_code):
             raise ServiceError(NO_APP_CODE)
         if parsed.direct:
-            answer = _check_direct(settings, app_code)
+            answer = _check_direct(settings, app_code, parsed.timeout)
         else:
             answer = ask(_url(parsed, settings), f"/apps/health/{app_code}", parsed.timeout)
     except ServiceError as error:
@@ -59,12 +59,13 @@ def check(parsed: argparse.Namespace, settings: Settings) -> int:
     return exit_code
 
 
-def _check_direct(settings: Settings, app_code: str) -> dict[str, Any]:
-    """The verdict from Docker itself, with no service and no probe."""
+def _check_direct(settings: Settings, app_code: str, timeout: float) -> dict[str, Any]:
+    """The verdict from Docker itself, with no service and no probe; the time-out in seconds."""
     # docker-py takes a tenth of a second to import, in which a restarting service would be away.
     from container_healthcheck.observers.engine import Engine, EngineError
 
-    engine = Engine(settings, bounded=_bounded_by_alarm)
+    timeout = min(timeout, settings.docker_timeout)
+    engine = Engine(settings, timeout=timeout, bounded=_bounded_by_alarm)
     now = time.monotonic()
     prefix = re.escape(settings.name_pattern.before + app_code)
     try:

@@ -43,17 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments.insert(0, "serve")
     parsed, unknown = _parser().parse_known_args(arguments)
     if unknown:
-        text = f"unrecognized arguments: {shlex.join(unknown)}: see container-healthcheck --help"
-        return complain(text, parsed.wrong_call)
+        see = f"see container-healthcheck {arguments[0]} --help"
+        return complain(f"unrecognized arguments: {shlex.join(unknown)}: {see}", parsed.wrong_call)
     run: Command = parsed.run
     try:
-        return run(parsed, os.environ)
+        code = run(parsed, os.environ)
+        sys.stdout.flush()
     except SettingsError as error:
         return complain(str(error), parsed.wrong_call)
-    except BrokenPipeError:
-        # Who reads the output has gone; Python would complain once more when it ends.
-        sys.stderr.close()
-        return FAILED
+    except OSError as error:
+        # What was not printed yet cannot be printed at the end either: Python would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return FAILED
+        return complain(error.strerror or str(error), parsed.wrong_call)
+    return code
 
 
 def _serve(parsed: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -52,7 +52,8 @@ class DrainFolder:
         unchanged = self._settled and changed_at == self._changed_at
         if unchanged and now < self._ends_at and 0 <= now - self._read_at < _LONGEST_UNREAD:
             return self._current
-        self._settled = now - changed_at / 1e9 > _TICK
+        # Also when the clock was set back since.
+        self._settled = abs(now - changed_at / 1e9) > _TICK
         self._changed_at, self._read_at = changed_at, now
         marks = {name: mark for name, mark in self._read_all().items() if not mark.is_over(now)}
         self._ends_at = min(

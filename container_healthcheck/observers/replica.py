@@ -129,7 +129,7 @@ class Replica:
         except ArchiveError as error:
             if kind not in self._unsaved:
                 log.warning(
-                    "%s: %s does not outlive this service; make room, or let it write there",
+                    "%s: %s does not outlive this service; let it write there, or make room",
                     error,
                     _MEANING[kind],
                 )

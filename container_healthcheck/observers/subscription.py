@@ -137,7 +137,7 @@ class Subscription:
         """Handles these events, and whatever else is due. Raises EngineError."""
         if self._clock() >= self._resync_at:
             self.resync()
-        fresh = [event for event in events if event.time != self._replayed]
+        fresh = [event for event in events if not event.time or event.time != self._replayed]
         self._handle(fresh)
         self._cursor.advance(events)
         # "health_status: unhealthy" and the like say more than the action.

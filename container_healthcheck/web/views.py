@@ -165,7 +165,7 @@ def _preferred_wait() -> int | None:
 def _wanted_words() -> Words:
     """The page's language: the one that is asked for, or the one that the browser likes best."""
     # The best liked one first.
-    liked = (tag.partition("-")[0].lower() for tag in request.accept_languages.values())
+    liked = (tag.partition("-")[0].lower() for tag, quality in request.accept_languages if quality)
     tags = (request.args.get("lang", ""), *liked)
     return next((LANGUAGES[tag] for tag in tags if tag in LANGUAGES), ENGLISH)
 

@@ -16,7 +16,6 @@ class Words(NamedTuple):
     """One language. `units` are those of an age: seconds, minutes, hours, days."""
 
     tag: str
-    title: str
     other_language: str
     other_tag: str
     in_trouble: str
@@ -58,7 +57,6 @@ class Words(NamedTuple):
 
 ENGLISH = Words(
     tag="en",
-    title="Apps",
     other_language="中文",
     other_tag="zh",
     in_trouble="in trouble",
@@ -108,7 +106,6 @@ ENGLISH = Words(
 
 CHINESE = Words(
     tag="zh",
-    title="应用",
     other_language="English",
     other_tag="en",
     in_trouble="个异常",

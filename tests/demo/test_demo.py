@@ -116,8 +116,8 @@ def test_it_shows_the_mission(start: Callable[..., RunningDemo]) -> None:
     gets = re.search(r"GETs: (\d+), failed: (\d+)\.", demo.said)
     assert gets is not None and int(gets[1]) >= 50 and gets[2] == "0", demo.said
     assert re.search(r"The gateway knew \d+ ms after", demo.said)
-    assert re.search(r"127\.0\.0\.1 answered \d+ before, and 0 since", demo.said), demo.said
-    assert re.search(r"127\.0\.0\.2 answered \d+ before, and [1-9]\d* since", demo.said)
+    assert re.search(r"127\.0\.0\.1 answered \d+ before the kill, and 0 once", demo.said), demo.said
+    assert re.search(r"127\.0\.0\.2 answered \d+ before the kill, and [1-9]\d* once", demo.said)
     assert "127.0.0.1:8010 bk_iam: up -> down, code 13" in demo.said, demo.said
     assert "bk_iam: 0 -> 13: bk_iam-1709878117 is exited" in demo.said, demo.said
 

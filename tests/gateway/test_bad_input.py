@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import sandbox.gateway
 from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, Gateway
 from sandbox.running_service import ask
 from sandbox.waiting import wait_for, wait_until
@@ -61,6 +62,7 @@ def body(data: bytes, status: int = 200) -> Callable[[Handler], None]:
     return lambda handler: handler.answer(data, status)
 
 
+WHOLE = envelope({"bk_iam": 0})
 NONSENSE: dict[str, Callable[[Handler], None]] = {
     "drips": slow,
     "never answers": never,
@@ -86,6 +88,9 @@ NONSENSE: dict[str, Callable[[Handler], None]] = {
     "a chunk without a size": raw(chunked(b"zz\r\n")),
     "a chunk of 4 GB": raw(chunked(b"fffffffff\r\n")),
     "half a chunk": raw(chunked(b"ff\r\n{")),
+    "a whole chunk and half of one": raw(
+        chunked(b"%x\r\n" % len(WHOLE), WHOLE, b"\r\nff\r\nxx\n0\n")
+    ),
     "a length that is none": raw(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}"),
 }
 
@@ -378,9 +383,17 @@ CLOCK = f"""
     }}"""
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("seconds", [-3600, 3600])
-def test_a_clock_that_is_set(three: list[MadeUp], verdicts: list[Verdicts], seconds: int) -> None:
+def test_a_clock_that_is_set(
+    three: list[MadeUp],
+    verdicts: list[Verdicts],
+    seconds: int,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nothing fails, and what changes is heard as before."""
+    monkeypatch.setattr(sandbox.gateway, "WORKERS", workers)
     first, second, _ = three
     with Gateway([first.name, second.name], include=CLOCK) as gateway:
         await_up(gateway, first, second)

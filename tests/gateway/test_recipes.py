@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from sandbox import debian_release
 from sandbox.gateway import GATEWAY_PORT, PACKAGING, SERVICE_PORT, AppoServer, traffic
 from sandbox.kept import kept
 from sandbox.nginx import Nginx
@@ -108,7 +107,9 @@ def test_nginx_without_lua(appos: list[AppoServer], app: str) -> None:
 class Consul:
     """A Consul agent on an APPO server, with the recipe's definition; the one on `leader` leads."""
 
-    def __init__(self, server: AppoServer, app: str, leader: str, folder: Path) -> None:
+    def __init__(
+        self, program: Path, server: AppoServer, app: str, leader: str, folder: Path
+    ) -> None:
         self.address = server.address
         (folder / "conf").mkdir(parents=True)
         definition = (PACKAGING / "consul" / "container-healthcheck.json").read_text()
@@ -128,7 +129,6 @@ class Consul:
             "check_update_interval": "0s",
         }
         (folder / "conf" / "agent.json").write_text(json.dumps(agent))
-        program = str(debian_release.consul())
         checked = subprocess.run([program, "validate", folder / "conf"], capture_output=True)
         assert checked.returncode == 0, checked.stdout
         mode = ["-dev"] if self.address == leader else []
@@ -147,16 +147,16 @@ class Consul:
 
 
 @pytest.fixture
-def consul(appos: list[AppoServer], app: str, tmp_path: Path) -> Iterator[Consul]:
+def consul(
+    consul_program: Path, appos: list[AppoServer], app: str, tmp_path: Path
+) -> Iterator[Consul]:
     """Consul on both APPO servers; the agent on the first."""
-    try:
-        debian_release.consul()
-    except debian_release.DebianError as error:
-        give_up(str(error))
+    leader = appos[0].address
     agents: list[Consul] = []
     try:
         for server in appos:
-            agents.append(Consul(server, app, appos[0].address, tmp_path / server.address))
+            folder = tmp_path / server.address
+            agents.append(Consul(consul_program, server, app, leader, folder))
         # Only a cluster that has a leader answers what it is asked.
         wait_for(lambda: agents[0].ask("/status/leader"), "Consul's leader")
         yield agents[0]

@@ -520,18 +520,55 @@ def test_check_direct_without_an_engine_is_unknown(tmp_path: Path) -> None:
     assert done.stdout.startswith(f"UNKNOWN: bk_iam: cannot connect to Docker at {url}: no such")
 
 
-def test_check_direct_gives_a_hung_engine_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        ([], {"docker_timeout": 0.5}),
+        (["--timeout", "0.5"], {"docker_timeout": 60, "stale_after": 100}),
+    ],
+)
+def test_check_direct_gives_a_hung_engine_up(
+    tmp_path: Path, flags: list[str], settings: dict[str, Any]
+) -> None:
     path = tmp_path / "docker.sock"
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(path))
         silent.listen()
         done = command(
             "check", "--direct", "bk_iam",
-            environment={"DOCKER_HOST": f"unix://{path}"}, docker_timeout=0.5,
+            *flags, environment={"DOCKER_HOST": f"unix://{path}"}, **settings,
         )  # fmt: skip
 
     assert done.returncode == 3
     assert "does not answer in time" in done.stdout
+
+
+# --- output that nobody takes
+
+
+def piped(output: int, *arguments: str) -> tuple[int, str]:
+    """Runs it with that output, which Python keeps back until the end."""
+    environment = {name: value for name, value in os.environ.items() if "UNBUFFERED" not in name}
+    done = subprocess.run(
+        [sys.executable, "-m", "container_healthcheck", *arguments],
+        env=environment, cwd=SOURCE, stdout=output, stderr=subprocess.PIPE, timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stderr.decode()
+
+
+def test_a_reader_that_has_gone_is_no_trace() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    assert piped(writer, "completion", "bash") == (1, "")
+    os.close(writer)
+
+
+def test_output_that_finds_no_room_is_said() -> None:
+    with Path("/dev/full").open("wb") as full:
+        code, said = piped(full.fileno(), "completion", "bash")
+
+    assert (code, said) == (2, "container-healthcheck: No space left on device\n")
 
 
 # --- list

@@ -12,23 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import debian_release
 from sandbox.prometheus import RECIPES, Prometheus
 from sandbox.running_service import ask
 from sandbox.waiting import wait_for, wait_until
-from tests.conftest import give_up
 from tests.monitoring.conftest import unpacked
 
 SERVICES = ("consul-service.json", "consul-gateway-service.json")
 
 
 @pytest.fixture
-def consul(inside: None, tmp_path: Path) -> Iterator[None]:
+def consul(consul_program: Path, inside: None, tmp_path: Path) -> Iterator[None]:
     """An agent that has been told of an APPO server and a gateway, on one address."""
-    try:
-        program = debian_release.consul()
-    except debian_release.DebianError as error:
-        give_up(str(error))
     folder = tmp_path / "consul"
     folder.mkdir()
     for each in SERVICES:
@@ -36,7 +30,7 @@ def consul(inside: None, tmp_path: Path) -> Iterator[None]:
     agent = {"disable_update_check": True, "node_name": "appo-1", "bind_addr": "127.0.0.1"}
     (folder / "agent.json").write_text(json.dumps(agent))
     process = subprocess.Popen(
-        [program, "agent", "-dev", "-config-dir", folder],
+        [consul_program, "agent", "-dev", "-config-dir", folder],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -57,8 +51,14 @@ def knows_its_services() -> bool:
     return False
 
 
-def test_servers_and_gateways_are_found(consul: None) -> None:
+@pytest.fixture(scope="session")
+def older() -> str:
+    """The release whose Prometheus knows Consul."""
     unpacked("bullseye")
+    return "bullseye"
+
+
+def test_servers_and_gateways_are_found(older: str, consul: None) -> None:
     found = {
         ("http://127.0.0.1:8010/container-healthcheck/metrics", "container-healthcheck", "appo-1"),
         (
@@ -67,7 +67,7 @@ def test_servers_and_gateways_are_found(consul: None) -> None:
             "appo-1",
         ),
     }
-    with Prometheus("bullseye", {}, configuration="prometheus-consul.yml", rules=()) as prometheus:
+    with Prometheus(older, {}, configuration="prometheus-consul.yml", rules=()) as prometheus:
         wait_until(
             lambda: {
                 (each["scrapeUrl"], each["labels"]["job"], each["labels"]["node"])

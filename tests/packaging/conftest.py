@@ -17,7 +17,7 @@ from sandbox.private_engine import PrivateEngine
 from tests.conftest import give_up, require_engine
 from tests.packaging.hosts import SOURCE, Host, boot, debian_archive, in_network, run
 
-_PROGRAMS = ("rpmbuild", "rpm", "rpm2cpio", "cpio", "rpmlint", "patchelf", "debootstrap", "openssl")
+_PROGRAMS = ("rpmbuild", "rpm", "rpm2cpio", "cpio", "rpmlint", "debootstrap", "openssl")
 TLS_PORT = 2376
 NGINX_PORT = 8010
 

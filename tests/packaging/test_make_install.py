@@ -120,6 +120,21 @@ def test_a_second_time_keeps_the_settings_and_the_marks(said: str, without_rpm: 
     assert host.ask("/apps/health/bk_iam", 4300)["code"] == 15
 
 
+def test_an_address_of_ones_own_is_asked(said: str, without_rpm: Host) -> None:
+    host = without_rpm
+    host.run(
+        f"cp {SYSCONFIG} /tmp/before; echo CONTAINER_HEALTHCHECK_BIND=127.0.0.5:4300 >>{SYSCONFIG}"
+    )
+    host.run(f"sed -i 's/-port [0-9]*//' {SYSCONFIG}")
+    try:
+        again = host.run(_INSTALL)
+    finally:
+        host.run(f"cp /tmp/before {SYSCONFIG}; systemctl restart {UNIT}")
+
+    assert "$ container-healthcheck changes" in again
+    assert "127.0.0.5" not in again.partition("$ container-healthcheck changes")[2]
+
+
 def test_it_is_removed(said: str, without_rpm: Host) -> None:
     host = without_rpm
 

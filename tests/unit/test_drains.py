@@ -113,6 +113,18 @@ def test_settled_marks_are_not_read_again(
     assert folder.current().reason("bk_iam")
 
 
+def test_a_clock_that_was_set_back_makes_no_work(
+    folder: DrainFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.add("bk_iam", "", None)
+    os.utime(folder.path, (NOW, NOW))
+    clock.now -= 3600
+    folder.current()
+    monkeypatch.setattr(os, "listdir", lambda _: pytest.fail("read again"))
+
+    assert folder.current().reason("bk_iam")
+
+
 def test_an_edit_in_place_is_seen_a_little_later(folder: DrainFolder, clock: Clock) -> None:
     folder.add("bk_iam", "old", None)
     os.utime(folder.path, (NOW - 10, NOW - 10))

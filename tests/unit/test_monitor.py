@@ -25,7 +25,10 @@ ALIVE = container("bk_iam-1")
 
 @pytest.fixture
 def files() -> Iterator[tuple[int, int]]:
-    with tempfile.TemporaryFile(buffering=0) as ledger, tempfile.TemporaryFile(buffering=0) as sheet:
+    with (
+        tempfile.TemporaryFile(buffering=0) as ledger,
+        tempfile.TemporaryFile(buffering=0) as sheet,
+    ):
         yield ledger.fileno(), sheet.fileno()
 
 

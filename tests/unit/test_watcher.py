@@ -145,6 +145,14 @@ def test_a_death_counts_before_the_list_shows_it(
     wait_for(lambda: engine.lists > lists, "another look")
 
 
+def test_an_event_without_a_time_counts(engine: FakeEngine, watch: Callable[..., Watched]) -> None:
+    watched = watch()
+
+    engine.tell("die", 0, exitCode="137")
+
+    watched.becomes("exited")
+
+
 def test_a_start_is_looked_at_until_the_list_shows_it(
     engine: FakeEngine, watch: Callable[..., Watched]
 ) -> None:

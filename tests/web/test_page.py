@@ -111,6 +111,7 @@ def test_it_is_found_with_and_without_the_slash(host: Host) -> None:
         ("", "zh-TW", "zh-CN"),
         ("", "en-US,zh;q=0.5", "en"),
         ("", "fr, de;q=0.3", "en"),
+        ("", "fr, zh;q=0", "en"),
         ("", "*", "en"),
         ("", ";;q=x,,\xff", "en"),
         ("?lang=zh", "en", "zh-CN"),

@@ -106,10 +106,12 @@ function Reader:chunks()
         elseif length > MAX_BODY then
             return nil, "too long an answer"
         end
-        parts[#parts + 1], err = self:take(size)
-        if not parts[#parts] or not self:line() then
+        local part
+        part, err = self:take(size)
+        if not part or self:line() ~= "" then
             return nil, err or "half an answer"
         end
+        parts[#parts + 1] = part
     end
 end
 

@@ -26,7 +26,10 @@ end
 
 -- The lists are made anew. What was counted for the old ones is added once more, and not longer kept.
 function _M.begin_anew()
-    tallies, leaving = {}, tallies
+    for _, tally in ipairs(tallies) do
+        leaving[#leaving + 1] = tally
+    end
+    tallies = {}
 end
 
 -- Made-up names must not fill the memory. But no server may have said yet what it lists.
@@ -73,8 +76,7 @@ function _M.start(is_app)
     if is_started then
         return
     end
-    is_started = true
-    ngx.timer.every(EVERY, function()
+    is_started = ngx.timer.every(EVERY, function()
         local ok, err = pcall(add_all, is_app)
         if not ok then
             log.complain("counts", "internal error: " .. log.printable(err))

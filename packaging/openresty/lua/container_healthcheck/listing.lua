@@ -5,7 +5,7 @@ local store = require("container_healthcheck.store")
 
 local has_cjson, cjson = pcall(require, "cjson.safe")
 
-local ngx, ipairs, pairs, floor = ngx, ipairs, pairs, math.floor
+local ngx, ipairs, pairs, floor, max = ngx, ipairs, pairs, math.floor, math.max
 
 local _M = { version = "2.1.0" }
 
@@ -30,7 +30,7 @@ local function encoded(server, wanted)
         state = server.state,
         code = server.code,
         reason = server.reason,
-        heard_seconds_ago = server.heard and floor((ngx.now() - server.heard) * 1000 + 0.5) / 1000,
+        heard_seconds_ago = server.heard and floor(max(ngx.now() - server.heard, 0) * 1000 + 0.5) / 1000,
         watched_by = server.watched_by,
         apps = apps_of(server, wanted),
     })

@@ -9,7 +9,7 @@ local has_upstreams, upstreams = pcall(require, "ngx.upstream")
 
 local ipairs, type, tonumber, max = ipairs, type, tonumber, math.max
 
-local MAX_LISTS = 1000 -- per worker
+local MAX_LISTS = 2500 -- per worker: more than a server may have apps
 local MAX_NAME = 128
 
 local _M = { version = "2.1.0" }

@@ -39,7 +39,6 @@ local _M = {
     version = "2.1.0",
     is_there = dict ~= nil,
     max_servers = MAX_SERVERS,
-    failed_for = FAILED_FOR,
     complete = 0,
     partial = -1,
 }

@@ -34,7 +34,8 @@ local function pause_after(watch, is_news, elapsed)
         return watch.rush
     end
     watch.rush = nil
-    return max(0, client.wait - elapsed)
+    -- The clock may have been set back meanwhile.
+    return min(client.wait, max(0, client.wait - elapsed))
 end
 
 local function poll(address, watch)
@@ -118,10 +119,10 @@ end
 
 -- Begins to look for servers to watch; for init_worker_by_lua, and done by the first request else.
 function _M.start()
-    if not pid then
+    -- When the site's own Lua has taken all timers, the next request tries again.
+    if not pid and ngx.timer.every(TICK, tick) then
         pid = ngx.worker.pid()
         store.prepare()
-        ngx.timer.every(TICK, tick)
     end
 end
 
