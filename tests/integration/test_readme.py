@@ -267,6 +267,25 @@ def test_the_settings_are_those_of_the_code(language: str, empty: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_the_limits_of_settings_are_those_of_the_code(language: str) -> None:
+    printed = {
+        row[0].strip("`"): [float(each) for each in limits[0]]
+        for row in table(chapter(language, "settings.md"), "`[A-Z_]+`")
+        if (limits := re.findall(r"([\d.]+) (?:to|至) (\d+)$", row[2]))
+    }
+
+    assert list(printed) == [
+        setting.name.upper()
+        for setting in documented_settings()
+        if isinstance(setting.metadata["default"], int | float)
+    ]
+    parsers = {setting.name.upper(): setting.metadata["parse"] for setting in documented_settings()}
+    for name, (least, most) in printed.items():
+        with pytest.raises(ValueError, match=f"from {least:g} to {most:g}$"):
+            parsers[name](f"{most + 1:g}")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_the_flags_and_commands_are_those_of_the_code(language: str) -> None:
     """None is shown that does not exist; that none is missing, `--help` sees to."""
     said = " ".join(map(help_of, ["", *COMMANDS])).replace(",", " ")
