@@ -54,7 +54,7 @@ def as_environment(parsed: argparse.Namespace, environ: Mapping[str, str]) -> di
     if port is not None:
         name = environment_name("bind")
         bind = values.get(name) or environ.get(name, str(Settings().bind))
-        listening = _value("-bind", bind, parse_bind)
+        listening = _value("-bind" if values.get(name) else name, bind, parse_bind)
         values[name] = str(replace(listening, port=_value("-port", port, parse_port)))
     probe_url = environment_name("probe_url")
     if ngx_port is not None and not values.get(probe_url, environ.get(probe_url)):

@@ -224,7 +224,9 @@ def _connection_advice(error: BaseException) -> str | None:
         return "not permitted: run the service as a member of the socket's group (docker)"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: start dockerd"
-    if isinstance(error, docker.errors.TLSParameterError | requests.exceptions.SSLError):
+    if isinstance(error, docker.errors.TLSParameterError):
+        return "TLS: DOCKER_CERT_PATH must name a folder with ca.pem, cert.pem and key.pem"
+    if isinstance(error, requests.exceptions.SSLError):
         # What it wraps says what is the matter, without the way there.
         *_, innermost = _causes(error)
         return f"TLS: {' '.join(str(innermost).split())[:200]}; see DOCKER_CERT_PATH"

@@ -137,6 +137,13 @@ def test_bad_flags_stop_the_start_with_one_line(flags: list[str], said: str) -> 
     assert done.stdout == ""
 
 
+def test_a_bad_address_beside_a_port_is_named_where_it_stands() -> None:
+    done = command("serve", "-port", "1", bind="foo")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("container-healthcheck: CONTAINER_HEALTHCHECK_BIND: 'foo' is not")
+
+
 @pytest.mark.parametrize("flags", [["-nonsense"], ["-port"], ["-portx", "1"], ["extra"]])
 def test_unknown_flags_are_refused(flags: list[str]) -> None:
     done = command("serve", *flags)

@@ -37,7 +37,7 @@ def wrapped(cause: Exception) -> Exception:
         (wrapped(PermissionError(13, "Permission denied")), 10, "member of the socket's group"),
         (wrapped(ConnectionRefusedError(111, "refused")), 10, "connection refused: start dockerd"),
         (wrapped(OSError(113, "No route to host")), 10, "No route to host: see DOCKER_HOST"),
-        (docker.errors.TLSParameterError("no ca.pem"), 10, "TLS: no ca.pem"),
+        (docker.errors.TLSParameterError("no ca.pem"), 10, "with ca.pem, cert.pem and key.pem"),
         (requests.exceptions.SSLError("bad\ncertificate"), 10, "TLS: bad certificate"),
         (TimeoutError("not done within 3 s"), 11, "does not answer in time"),
         (requests.ReadTimeout("Read timed out."), 11, "does not answer in time"),
