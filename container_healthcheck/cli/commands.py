@@ -208,12 +208,14 @@ def _confirm(parsed: argparse.Namespace, settings: Settings, app_code: str) -> i
     """Sees that the service obeys the mark: it may look in another folder."""
     url = _url(parsed, settings)
     try:
-        code = ask(url, f"/apps/health/{app_code}", parsed.timeout)["code"]
+        answer = ask(url, f"/apps/health/{app_code}", parsed.timeout, {"all": "true"})
     except ServiceError as error:
         print(f"the mark waits for the service: {error}", file=sys.stderr)
         return 0
-    if code == Code.DRAINED:
+    if answer["code"] == Code.DRAINED:
         print(f"the service at {url} obeys it")
+        if not (parsed.all or answer.get("containers")):
+            print(f"no container of {app_code} is here now: is the name right?", file=sys.stderr)
         return 0
     return complain(
         f"the service at {url} does not see the mark in {settings.state_dir}: its STATE_DIR is"

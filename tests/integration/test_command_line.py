@@ -693,6 +693,21 @@ def test_a_drain_is_obeyed_at_once_by_every_worker_and_kept(
     assert asking(own, "undrain", app_code).stdout == f"{app_code} was not drained\n"
 
 
+def test_a_drain_of_an_app_that_is_not_here_says_so(
+    own: RunningService, run: Run, app_code: str
+) -> None:
+    run(f"own.{app_code}-1")
+    becomes(own, app_code, 0)
+
+    assert asking(own, "drain", app_code).stderr == ""
+    done = asking(own, "drain", f"{app_code}z")
+
+    assert (done.returncode, done.stderr) == (
+        0, f"no container of {app_code}z is here now: is the name right?\n"
+    )  # fmt: skip
+    assert own.code(f"{app_code}z") == 15
+
+
 def test_a_drain_ends_by_itself(own: RunningService, run: Run, app_code: str) -> None:
     run(f"own.{app_code}-1")
     becomes(own, app_code, 0)
