@@ -22,8 +22,7 @@ from sandbox.nginx import Build
 RELEASES = ("bullseye", "bookworm", "trixie")
 _NGINX = ("nginx-light", "libnginx-mod-http-lua", "lua-cjson")
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# What Debian 11 lacks; it has the module's version 0.10.13.
-_RESTY = Path("/usr/share/lua/5.1")
+# Debian 11 has this version of the module.
 _BULLSEYE_NGX_LUA = 10013
 
 
@@ -59,15 +58,15 @@ def prometheus(release: str) -> Prometheus:
 def nginx(release: str) -> Build:
     """The nginx of a release, with lua-nginx-module. Raises DebianError.
 
-    Debian 11 has no lua-resty-core, of which OpenResty bundles the version that fits: this
-    machine's is taken, which calls the same functions of the module, without the check of the
-    version. `receiveany` came with 0.10.14: bytes are received one by one instead.
+    Debian 11 has no lua-resty-core, of which OpenResty bundles the version that fits: Debian 12's
+    is taken, which calls the same functions of the module, without the check of the version.
+    `receiveany` came with 0.10.14: bytes are received one by one instead.
     """
     root = _unpacked(release, *_NGINX)
     lua = root / "usr/share/lua/5.1"
     edits: tuple[tuple[str, str], ...] = ()
     if release == "bullseye":
-        lua, edits = root / "lua", (("receiveany(65536)", "receive(1)"),)
+        lua, edits = root / "resty-core", (("receiveany(65536)", "receive(1)"),)
         _adapt_resty_core(lua)
     return Build(
         command=(*_loaded(root), str(root / "usr/sbin/nginx")),
@@ -156,17 +155,17 @@ def _mirror() -> str:
 def _adapt_resty_core(folder: Path) -> None:
     if folder.exists():
         return
-    if not (_RESTY / "resty/core").exists():
-        raise DebianError("not installed: lua-resty-core")
+    core = ("lua-resty-core",)
+    resty = _unpacked("bookworm", *core, only=core) / "usr/share/lua/5.1"
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         made = Path(temporary) / "lua"
-        shutil.copytree(_RESTY / "resty/core", made / "resty/core")
-        shutil.copytree(_RESTY / "ngx", made / "ngx")
+        shutil.copytree(resty / "resty/core", made / "resty/core")
+        shutil.copytree(resty / "ngx", made / "ngx")
         base = made / "resty/core/base.lua"
         required = r"(ngx_lua_version ~= )\d+"
         text, count = re.subn(required, rf"\g<1>{_BULLSEYE_NGX_LUA}", base.read_text(), count=1)
         if not count:
-            raise DebianError(f"{_RESTY}/{base.name} does not check the version as expected")
+            raise DebianError(f"{base.name} does not check the version as expected")
         base.write_text(text)
         try:
             made.rename(folder)
