@@ -40,7 +40,7 @@ demo: $(VENV)/runtime ## two APPO servers and a gateway, and a container's death
 run: $(VENV)/runtime ## the service on this machine's own Docker engine; FLAGS="-port 4247 …"
 	@exec $(IN_VENV) -m container_healthcheck serve $(FLAGS)
 
-test: $(VENV)/dev $(VENV)-lowest/ready ## all tests, with coverage; ARGS="tests/unit -k …" for some
+test: $(VENV)/dev $(if $(ARGS),,$(VENV)-lowest/ready) ## all tests, with coverage; ARGS="tests/unit -k …" for some
 	@tools/need $(TESTED) || { [ -z "$$CI" ] && echo "The tests that need them are skipped, and say so."; }
 	@$(IN_VENV) -m coverage erase
 ifdef ARGS
