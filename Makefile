@@ -51,13 +51,15 @@ else
 	@$(IN_VENV) -m coverage report
 	@echo "The same with the lowest versions that setup.cfg allows"
 	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) $(OF_SERVICE)
-	@echo "The gateway, the packages, the demo and, in a browser, the pages"
-	@$(IN_VENV) -m pytest -q tests/gateway tests/packaging tests/demo tests/browser
+	@echo "The gateway"
+	@$(IN_VENV) -m pytest -q -n 2 tests/gateway
+	@echo "The packages, the demo and, in a browser, the pages"
+	@$(IN_VENV) -m pytest -q tests/packaging tests/demo tests/browser
 	@echo "The alerts and the dashboards in a real Prometheus"
 	@$(IN_VENV) -m pytest -q tests/monitoring
 	@echo "The gateway on an nginx older than OpenResty 1.15.8.3, and on the newest"
 	@$(IN_VENV) -m pytest -q -n 2 --older-nginx $(LUA_TESTS) tests/gateway/test_disturbances.py
-	@$(IN_VENV) -m pytest -q -n 2 --nginx-of trixie $(LUA_TESTS)
+	@$(IN_VENV) -m pytest -q -n 4 --nginx-of trixie $(LUA_TESTS)
 endif
 
 test-all: ## the whole on fresh Debians as well: 12, 13 and, in part, sid; as root, for hours
