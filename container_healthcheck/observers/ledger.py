@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 
 from container_healthcheck.model.records import Record, from_json, to_json
 from container_healthcheck.observers.file_lock import locked
+from container_healthcheck.observers.text_file import place_beside, write_at
 
 LARGEST = 1 << 20
 """From this size on, in bytes, the ledger should be written anew."""
@@ -67,15 +68,15 @@ class Ledger:
         """Adds records, under the lock. Raises OSError when there is no room; then it adds none."""
         generation, start, end = self._place()
         text = _text(records)
-        self._write(text, end)
+        write_at(self._file, text, end)
         self._point_to(generation, start, end + len(text))
 
     def write_anew(self, record: Record) -> None:
         """Puts one record in place of all, under the lock. Raises OSError."""
         generation, start, end = self._place()
         text = _text([record])
-        place = _HEADER.size if _HEADER.size + len(text) <= start else end
-        self._write(text, place)
+        place = place_beside(_HEADER.size, start, end, len(text))
+        write_at(self._file, text, place)
         self._point_to(generation + 1, place, place + len(text))
 
     def _place(self) -> tuple[int, int, int]:
@@ -83,11 +84,6 @@ class Ledger:
         place = _HEADER.unpack(head) if len(head) == _HEADER.size else _EMPTY
         # A file in which room was only reserved holds zeros.
         return place if place[1] else _EMPTY
-
-    def _write(self, text: bytes, place: int) -> None:
-        written = 0
-        while written < len(text):
-            written += os.pwrite(self._file, text[written:], place + written)
 
     def _point_to(self, generation: int, start: int, end: int) -> None:
         os.pwrite(self._file, _HEADER.pack(generation, start, end), 0)

@@ -16,6 +16,7 @@ import struct
 
 from container_healthcheck.model.probes import LastProbe, Observed
 from container_healthcheck.observers.file_lock import FileBusyError, locked
+from container_healthcheck.observers.text_file import place_beside, write_at
 
 # Where the text begins, and how long it is.
 _HEADER = struct.Struct("=QQ")
@@ -32,11 +33,8 @@ class Sheet:
         text = json.dumps(observed, separators=(",", ":")).encode()
         with locked(self._file):
             start, length = self._place()
-            fits_before = _HEADER.size + len(text) <= start
-            place = _HEADER.size if fits_before or not length else start + length
-            written = 0
-            while written < len(text):
-                written += os.pwrite(self._file, text[written:], place + written)
+            place = place_beside(_HEADER.size, start, start + length, len(text))
+            write_at(self._file, text, place)
             os.pwrite(self._file, _HEADER.pack(place, len(text)), 0)
 
     def read(self) -> Observed:
