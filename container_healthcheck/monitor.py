@@ -26,9 +26,9 @@ from container_healthcheck.model.returns import Return, Returns
 from container_healthcheck.model.serving import UNASKED, Serving
 from container_healthcheck.model.snapshot import Snapshot
 from container_healthcheck.observers.archive import Archive
+from container_healthcheck.observers.attempts import Attempts
 from container_healthcheck.observers.drain_folder import DrainFolder
 from container_healthcheck.observers.engine import Bounded, Engine
-from container_healthcheck.observers.file_lock import FileBusyError
 from container_healthcheck.observers.ledger import Ledger
 from container_healthcheck.observers.probe import probe
 from container_healthcheck.observers.prober import Prober, Spawn, in_thread
@@ -111,7 +111,7 @@ class Monitor:
         self._untold: dict[str, Return] = {}
         self._snapshot = Snapshot()
         self._leads = False
-        self._cut_off: set[str] = set()
+        self._attempt = Attempts().attempt
         self._stopping = False
         self._lock = threading.RLock()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -136,7 +136,7 @@ class Monitor:
     def open(self) -> None:
         """Learns what other workers know, or what a service before this one has kept."""
         with self._lock:
-            self._guarded("read", self._replica.read)
+            self._attempt("read", self._replica.read)
             self._publish(frozenset(self._replica.serving.failing))
 
     def stop(self) -> None:
@@ -150,8 +150,8 @@ class Monitor:
         self.board.close()
         with self._lock:
             if self._leads:
-                self._guarded("keep", lambda: self._replica.keep(at_once=True))
-                self._guarded("show", lambda: self._chronicle.show(at_once=True))
+                self._attempt("keep", lambda: self._replica.keep(at_once=True))
+                self._attempt("show", lambda: self._chronicle.show(at_once=True))
                 self._leads = False
 
     def on_snapshot(
@@ -184,7 +184,7 @@ class Monitor:
     def look(self) -> None:
         """Takes what the other workers have told, and what nobody tells: marks, and age."""
         with self._lock:
-            self._publish_if(self._guarded("read", self._replica.read) | self._tell_returns())
+            self._publish_if(self._attempt("read", self._replica.read) | self._tell_returns())
             self._look_after()
         self._journal.write()
 
@@ -200,9 +200,9 @@ class Monitor:
             return
         if not self._leads:
             self._begin_to_lead()
-        told = self._guarded("tell", lambda: self._chronicle.tell(self.board.report()))
-        self._publish_if(told | self._guarded("keep", self._replica.keep))
-        self._guarded("show", self._chronicle.show)
+        told = self._attempt("tell", lambda: self._chronicle.tell(self.board.report()))
+        self._publish_if(told | self._attempt("keep", self._replica.keep))
+        self._attempt("show", self._chronicle.show)
 
     def _begin_to_lead(self) -> None:
         self._leads = True
@@ -223,7 +223,7 @@ class Monitor:
     def _tell_returns(self) -> frozenset[str]:
         if not self._untold:
             return frozenset()
-        return self._guarded("return", self._tell_untold) | self._untold.keys()
+        return self._attempt("return", self._tell_untold) | self._untold.keys()
 
     def _tell_untold(self) -> frozenset[str]:
         touched = self._replica.tell(self._untold_news)
@@ -261,7 +261,7 @@ class Monitor:
             if record.app_code not in self._returns.live:
                 return
             if serving.would_change(record):
-                told = self._guarded("probe", lambda: self._replica.tell(lambda: [record]))
+                told = self._attempt("probe", lambda: self._replica.tell(lambda: [record]))
                 self._publish_if(told)
                 self._look_after()
             elif serving.app(record.app_code).awaited:
@@ -287,18 +287,3 @@ class Monitor:
             failing = {**failing, **dict.fromkeys(self._untold, UNASKED)}
         self._chronicle.judged(self.board.publish(self._snapshot, failing, touched))
         self._ask_soon(touched)
-
-    def _guarded(self, name: str, act: Callable[[], frozenset[str] | None]) -> frozenset[str]:
-        """Does it, unless the shared files do not let us: then it is tried again at the next look.
-
-        That is said once, until all that could not be done is done.
-        """
-        try:
-            touched = act()
-        except (FileBusyError, OSError) as error:
-            if not self._cut_off:
-                log.warning("the workers cannot tell each other what they see: %r", error)
-            self._cut_off.add(name)
-            return frozenset()
-        self._cut_off.discard(name)
-        return touched or frozenset()
