@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 from container_healthcheck.board import Board
 from container_healthcheck.chronicle import Chronicle
+from container_healthcheck.held_back import HeldBack
 from container_healthcheck.journal import Journal
 from container_healthcheck.model.probes import INTERNAL, LastProbe
-from container_healthcheck.model.records import Probed, Record, Returned
-from container_healthcheck.model.returns import Return, Returns
+from container_healthcheck.model.records import Probed
+from container_healthcheck.model.returns import Returns
 from container_healthcheck.model.serving import UNASKED, Serving
 from container_healthcheck.model.snapshot import Snapshot
 from container_healthcheck.observers.archive import Archive
@@ -107,8 +108,7 @@ class Monitor:
             self._journal, self._replica, sheet, lambda: self._watcher.events
         )
         self._returns = Returns()
-        # Returns that could not be told yet: their apps are held back here meanwhile.
-        self._untold: dict[str, Return] = {}
+        self._held_back = HeldBack(self._replica, self._returns)
         self._snapshot = Snapshot()
         self._leads = False
         self._attempt = Attempts().attempt
@@ -166,9 +166,7 @@ class Monitor:
             returns = self._returns.observe(snapshot, touched, started, self._replica.number)
             for app_code in touched:
                 self._aim(app_code)
-            self._untold.update(
-                {each.app_code: each for each in returns if self._is_probed(each.app_code)}
-            )
+            self._held_back.add(each for each in returns if self._is_probed(each.app_code))
             self._publish(touched | self._tell_returns())
             self._look_after()
         self._journal.write()
@@ -221,21 +219,10 @@ class Monitor:
         return self._settings.probe_target(app_code) is not None
 
     def _tell_returns(self) -> frozenset[str]:
-        if not self._untold:
-            return frozenset()
-        return self._attempt("return", self._tell_untold) | self._untold.keys()
-
-    def _tell_untold(self) -> frozenset[str]:
-        touched = self._replica.tell(self._untold_news)
-        touched |= self._untold.keys()
-        self._untold = {}
-        return touched
-
-    def _untold_news(self) -> Iterable[Record]:
-        # Made under the ledger's lock, when all that others have told is read.
-        for each in self._untold.values():
-            if self._returns.is_news(each, self._replica.serving):
-                yield Returned(each.app_code, each.cause, since_boot())
+        held_back = self._held_back.apps
+        if not held_back:
+            return held_back
+        return held_back | self._attempt("return", self._held_back.tell)
 
     def _ask(self, app_code: str) -> None:
         url = self._settings.probe_target(app_code)
@@ -282,8 +269,6 @@ class Monitor:
             self._publish(touched)
 
     def _publish(self, touched: frozenset[str]) -> None:
-        failing = self._replica.serving.failing
-        if self._untold:
-            failing = {**failing, **dict.fromkeys(self._untold, UNASKED)}
-        self._chronicle.judged(self.board.publish(self._snapshot, failing, touched))
+        news = self.board.publish(self._snapshot, self._held_back.failing, touched)
+        self._chronicle.judged(news)
         self._ask_soon(touched)

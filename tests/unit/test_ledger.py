@@ -15,6 +15,7 @@ from container_healthcheck.model.records import Found, Returned
 from container_healthcheck.observers import file_lock
 from container_healthcheck.observers.file_lock import FileBusyError
 from container_healthcheck.observers.ledger import Ledger
+from tests.unit.faults import no_room
 
 
 @pytest.fixture
@@ -129,10 +130,7 @@ def test_no_room_adds_nothing(file: int, monkeypatch: pytest.MonkeyPatch) -> Non
     writer = Ledger(file)
     writer.append([record(1)])
 
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", no_room)
     with pytest.raises(OSError, match="No space"):
         writer.append([record(2)])
 

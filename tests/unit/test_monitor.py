@@ -18,6 +18,7 @@ from container_healthcheck.observers.ledger import Ledger
 from container_healthcheck.observers.sheet import Sheet
 from container_healthcheck.settings import Settings
 from tests.unit.containers import PATTERN, container
+from tests.unit.faults import no_room
 
 DEAD = container("bk_iam-1", state="exited")
 ALIVE = container("bk_iam-1")
@@ -44,10 +45,6 @@ def see(monitor: Monitor, *containers: Container) -> None:
     monitor.on_snapshot(new, frozenset({"bk_iam"}), {})
 
 
-def full(*_: object) -> None:
-    raise OSError(28, "No space left on device")
-
-
 def test_a_full_ledger_is_said_once_and_made_up_for(
     files: tuple[int, int],
     tmp_path: Path,
@@ -60,7 +57,7 @@ def test_a_full_ledger_is_said_once_and_made_up_for(
     caplog.clear()
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "append", full)
+        patched.setattr(Ledger, "append", no_room)
         see(monitor, DEAD)
         for _ in range(5):
             monitor.look()
@@ -77,7 +74,7 @@ def test_what_was_kept_is_read_when_the_ledger_has_room_again(
     files: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "append", full)
+        patched.setattr(Ledger, "append", no_room)
         monitor = lead(files, tmp_path)
         assert Ledger(files[0]).is_empty
 

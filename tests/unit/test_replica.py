@@ -14,11 +14,12 @@ import pytest
 
 import container_healthcheck.observers.replica as replica_module
 from container_healthcheck.model.records import Changed, Found, Probed, Record, Returned
-from container_healthcheck.model.serving import UNASKED, Serving
+from container_healthcheck.model.serving import UNASKED
 from container_healthcheck.observers import archive as archive_module
-from container_healthcheck.observers.archive import Archive
 from container_healthcheck.observers.ledger import Ledger
 from container_healthcheck.observers.replica import Replica, since_boot
+from tests.unit.faults import no_room
+from tests.unit.replicas import replica
 
 BAD = "502 Bad Gateway"
 
@@ -29,18 +30,6 @@ Anew = Callable[..., Replica]
 def file() -> Iterator[int]:
     with tempfile.TemporaryFile(buffering=0) as opened:
         yield opened.fileno()
-
-
-def replica(file: int, folder: Path, *, valid_for: float = 15, probed: bool = True) -> Replica:
-    made = Replica(
-        Ledger(file),
-        Serving(fall=1, rise=1),
-        {kind: Archive(folder, kind, "127.0.0.1:4246") for kind in ("serving", "history")},
-        valid_for=valid_for,
-        is_probed=lambda _: probed,
-    )
-    made.read()
-    return made
 
 
 @pytest.fixture
@@ -216,10 +205,7 @@ def test_a_failed_write_leaves_what_was_kept(
     tell(first, failure())
     first.keep()
 
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_text", no_room)
     tell(first, failure())
     first.keep()
 
