@@ -27,7 +27,7 @@ OF_SERVICE := tests/unit tests/lives tests/web tests/integration
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-all check format bench pictures build rpm install uninstall lock clean
+.PHONY: help demo run test test-packages test-seen test-all check format bench pictures build rpm install uninstall lock clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,14 +53,18 @@ else
 	@$(VENV)-lowest/bin/python -m pytest -q -n $(SIDE_BY_SIDE) $(OF_SERVICE)
 	@echo "The gateway"
 	@$(IN_VENV) -m pytest -q -n 2 tests/gateway
-	@echo "The packages, the demo and, in a browser, the pages"
-	@$(IN_VENV) -m pytest -q tests/packaging tests/demo tests/browser
-	@echo "The alerts and the dashboards in a real Prometheus"
-	@$(IN_VENV) -m pytest -q tests/monitoring
+	@echo "The packages, and beside them what people see: a real Prometheus, the pages in a browser, the demo"
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-packages test-seen
 	@echo "The gateway on an nginx older than OpenResty 1.15.8.3, and on the newest"
 	@$(IN_VENV) -m pytest -q -n 2 --older-nginx $(LUA_TESTS) tests/gateway/test_disturbances.py
 	@$(IN_VENV) -m pytest -q -n 4 --nginx-of trixie $(LUA_TESTS)
 endif
+
+# Neither can be shared out: each has something that is made once, a package, an engine, a life.
+test-packages:
+	@$(IN_VENV) -m pytest -q tests/packaging
+test-seen:
+	@$(IN_VENV) -m pytest -q tests/monitoring tests/browser tests/demo
 
 test-all: ## the whole on fresh Debians as well: 12, 13 and, in part, sid; as root, for hours
 	tools/on-debian bookworm make check test
