@@ -9,16 +9,15 @@ nothing: what no Lua can fall below.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import re
-import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import sandbox.gateway
-from benchmarks.load import Load, busy_seconds, in_background, middle, ratio, wrk
+from benchmarks.load import Load, in_background, in_turn, middle, ratio, wrk
 from sandbox.gateway import APPO_PORT, GATEWAY_PORT, PACKAGING, Gateway
 from sandbox.network import Network
 from sandbox.nginx import Nginx
@@ -44,14 +43,6 @@ BASE = "stock + keepalive"
 _OURS = (PACKAGING / "openresty" / "location.conf").read_text()
 _LUA = r"(?m)^.*_by_lua.*\n"
 _KEEPING = r"(?m)^.*(proxy_http_version|Connection).*\n"
-
-
-@dataclass(frozen=True)
-class Round:
-    """One load of one location, and the processor time of the gateway for each request, in µs."""
-
-    load: Load
-    cpu: float
 
 
 def _addresses(servers: int) -> list[str]:
@@ -118,19 +109,9 @@ def _url(port: int) -> str:
     return f"http://127.0.0.1:{port}/o/{APP}/"
 
 
-def _loaded(gateway: Gateway, port: int, connections: int) -> Round:
-    before = busy_seconds(gateway.nginx.workers())
-    load = wrk(_url(port), connections=connections, seconds=SECONDS)
-    used = busy_seconds(gateway.nginx.workers()) - before
-    return Round(load, used / load.requests * 1e6)
-
-
-def _in_turn(gateway: Gateway, rounds: int, connections: int) -> dict[str, list[Round]]:
-    measured: dict[str, list[Round]] = {name: [] for name in PORTS}
-    for number in range(rounds):
-        for name in list(PORTS)[:: -1 if number % 2 else 1]:
-            measured[name].append(_loaded(gateway, PORTS[name], connections))
-    return measured
+def _load(gateway: Gateway, port: int, connections: int) -> Load:
+    pids = gateway.nginx.workers()
+    return wrk(_url(port), pids, connections=connections, seconds=SECONDS)
 
 
 @contextlib.contextmanager
@@ -153,7 +134,11 @@ def _print_speeds(rounds: int) -> None:
     for servers in SERVERS:
         with _running(servers) as gateway:
             for connections in CONNECTIONS:
-                measured = _in_turn(gateway, rounds, connections)
+                loads = {
+                    name: functools.partial(_load, gateway, port, connections)
+                    for name, port in PORTS.items()
+                }
+                measured = in_turn(loads, rounds)
                 for name, each in measured.items():
                     print(
                         f"| {servers} | {connections} | {name} | {_row(each, measured[BASE])} |",
@@ -161,14 +146,9 @@ def _print_speeds(rounds: int) -> None:
                     )
 
 
-def _row(rounds: Sequence[Round], base: Sequence[Round]) -> str:
-    load = middle([each.load for each in rounds])
-    of = ratio([each.load for each in rounds], [each.load for each in base])
-    cpu = statistics.median(each.cpu for each in rounds)
-    times = statistics.median(
-        there.cpu / here.cpu for here, there in zip(rounds, base, strict=True)
-    )
-    speed = f"{load.rate:.0f} | {of.rate:.2f} | {cpu:.1f} | {times:.2f}"
+def _row(rounds: Sequence[Load], base: Sequence[Load]) -> str:
+    load, of = middle(rounds), ratio(rounds, base)
+    speed = f"{load.rate:.0f} | {of.rate:.2f} | {load.cpu:.1f} | {1 / of.cpu:.2f}"
     return f"{speed} | {load.p99:.2f} | {1 / of.p99:.2f}"
 
 
@@ -197,13 +177,13 @@ def _print_changes(rounds: int, services: Sequence[Verdicts]) -> None:
     with _running(len(services)) as gateway:
         quiet, changing = [], []
         for _ in range(rounds):
-            quiet.append(_loaded(gateway, GATEWAY_PORT, 8))
+            quiet.append(_load(gateway, GATEWAY_PORT, 8))
             with in_background(lambda over: _change(services, over)):
-                changing.append(_loaded(gateway, GATEWAY_PORT, 8))
+                changing.append(_load(gateway, GATEWAY_PORT, 8))
     for name, each in (("nothing changes", quiet), ("ten apps change", changing)):
-        load, cpu = middle([one.load for one in each]), statistics.median(one.cpu for one in each)
-        print(f"| {name} | {load.rate:.0f} | {cpu:.1f} | {load.p99:.2f} |")
-    of = ratio([one.load for one in changing], [one.load for one in quiet])
+        load = middle(each)
+        print(f"| {name} | {load.rate:.0f} | {load.cpu:.1f} | {load.p99:.2f} |")
+    of = ratio(changing, quiet)
     print(f"| ratio | {of.rate:.2f} | | {of.p99:.2f} |", flush=True)
 
 

@@ -20,38 +20,46 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk measured: requests per second, and latencies in milliseconds."""
+    """What wrk measured: requests per second, and latencies in milliseconds.
+
+    `cpu` is the processor time of the servers for each request, in microseconds.
+    """
 
     rate: float
     p50: float
     p99: float
+    cpu: float
     requests: int
 
 
-def wrk(url: str, *, connections: int = 8, seconds: float = 3) -> Load:
-    """Loads `url`, which must answer 200. Raises ValueError when it does not."""
+def wrk(url: str, pids: Sequence[int], *, connections: int = 8, seconds: float = 3) -> Load:
+    """Loads `url`, which these processes must answer with 200. Raises ValueError if they do not."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
+    before = busy_seconds(pids)
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    used = busy_seconds(pids) - before
     if "Non-2xx" in text or "Socket errors" in text:
         raise ValueError(text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     requests = re.search(r"(\d+) requests in", text)
     if not rate or not requests:
         raise ValueError(text)
+    done = int(requests.group(1))
     return Load(
-        float(rate.group(1)), _percentile(text, 50), _percentile(text, 99), int(requests.group(1))
+        float(rate.group(1)),
+        _percentile(text, 50),
+        _percentile(text, 99),
+        1e6 * used / done,
+        done,
     )
 
 
-def in_turn(
-    urls: Mapping[_Name, str], rounds: int, *, connections: int = 8, seconds: float = 3
-) -> dict[_Name, list[Load]]:
-    """Loads each URL once a round; every second round goes the other way about."""
-    measured: dict[_Name, list[Load]] = {name: [] for name in urls}
+def in_turn(loads: Mapping[_Name, Callable[[], Load]], rounds: int) -> dict[_Name, list[Load]]:
+    """Measures each load once a round; every second round goes the other way about."""
+    measured: dict[_Name, list[Load]] = {name: [] for name in loads}
     for number in range(rounds):
-        for name in list(urls)[:: -1 if number % 2 else 1]:
-            load = wrk(urls[name], connections=connections, seconds=seconds)
-            measured[name].append(load)
+        for name in list(loads)[:: -1 if number % 2 else 1]:
+            measured[name].append(loads[name]())
     return measured
 
 
@@ -59,7 +67,13 @@ def ratio(ours: Sequence[Load], theirs: Sequence[Load]) -> Load:
     """The median of what each round says by itself: a machine that slows down does not decide."""
     return middle(
         [
-            Load(our.rate / their.rate, our.p50 / their.p50, our.p99 / their.p99, our.requests)
+            Load(
+                our.rate / their.rate,
+                our.p50 / their.p50,
+                our.p99 / their.p99,
+                our.cpu / their.cpu,
+                our.requests,
+            )
             for our, their in zip(ours, theirs, strict=True)
         ]
     )
@@ -71,6 +85,7 @@ def middle(loads: Sequence[Load]) -> Load:
         statistics.median(load.rate for load in loads),
         statistics.median(load.p50 for load in loads),
         statistics.median(load.p99 for load in loads),
+        statistics.median(load.cpu for load in loads),
         sum(load.requests for load in loads),
     )
 

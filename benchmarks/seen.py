@@ -23,7 +23,7 @@ WAIT, FRESH, PAUSE = 15, 30, 1.0
 def tables(service: RunningService, pids: list[int]) -> Iterator[str]:
     """The Markdown tables of a service whose host does not change."""
     yield _scrapes(service, pids)
-    yield _beside(service)
+    yield _beside(service, pids)
     yield _pages(service, pids)
 
 
@@ -38,7 +38,7 @@ def _scrapes(service: RunningService, pids: list[int]) -> str:
     return table(header, [row])
 
 
-def _beside(service: RunningService) -> str:
+def _beside(service: RunningService, pids: list[int]) -> str:
     """The check with and without somebody who looks, in turn."""
     url = f"http://{service.host}:{service.port}{service.prefix}/apps/health/app1"
     found: dict[str, list[Load]] = {"nobody": [], "a page and a scrape each second": []}
@@ -48,7 +48,7 @@ def _beside(service: RunningService) -> str:
                 if name != "nobody":
                     for path in ("/metrics", "/"):
                         stack.enter_context(_each_second(lambda path=path: service.get(path)))  # type: ignore[misc]
-                found[name].append(wrk(url, seconds=SECONDS))
+                found[name].append(wrk(url, pids, seconds=SECONDS))
     rows = []
     for name, loads in found.items():
         load, of = middle(loads), ratio(loads, found["nobody"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import benchmarks.seen
 from benchmarks.load import (
+    Load,
     cpu_seconds,
     in_turn,
     memory,
@@ -73,26 +75,29 @@ def _service(engine: PrivateEngine, **settings: object) -> RunningService:
 
 def _speed(engines: Mapping[int, PrivateEngine]) -> str:
     """The services of all engines run side by side, and all paths are loaded in turn."""
-    urls = {}
+    loads: dict[tuple[int, str], Callable[[], Load]] = {}
     with contextlib.ExitStack() as stack:
         for size, engine in engines.items():
             service = stack.enter_context(_service(engine))
             service.settle("app1", 0)
             base = f"http://{service.host}:{service.port}{service.prefix}"
-            urls[size, "/health"] = f"{base}/health"
-            urls[size, CHECK] = f"{base}/apps/health/app1"
-        loads = in_turn(urls, ROUNDS, seconds=SECONDS)
+            for path, url in (("/health", f"{base}/health"), (CHECK, f"{base}/apps/health/app1")):
+                loads[size, path] = functools.partial(wrk, url, _pids(service), seconds=SECONDS)
+        measured = in_turn(loads, ROUNDS)
     rows = []
-    for (size, path), found in loads.items():
+    for (size, path), found in measured.items():
         load = middle(found)
-        figures = (f"{load.rate:.0f}", f"{load.p50:.2f}", f"{load.p99:.2f}")
-        of = [ratio(found, loads[other]).rate for other in ((size, "/health"), (SIZES[0], path))]
+        figures = (f"{load.rate:.0f}", f"{load.p50:.2f}", f"{load.p99:.2f}", f"{load.cpu:.0f}")
+        of_health = ratio(found, measured[size, "/health"])
+        of_few = ratio(found, measured[SIZES[0], path])
+        of = (of_health.rate, 1 / of_health.cpu, of_few.rate)
         rows.append((size, path, *figures, *(f"{each:.2f}" for each in of)))
-    header = ("containers", "path", "requests/s", "p50 ms", "p99 ms")
+    header = ("containers", "path", "requests/s", "p50 ms", "p99 ms", "processor time, µs")
+    ratios = ("of `/health`", "by processor time", f"of {SIZES[0]} containers")
     return (
-        f"Median of {ROUNDS} rounds of {SECONDS} s; a ratio is the median of the rounds' own "
-        "ratios:\n\n"
-    ) + table((*header, "of `/health`", f"of {SIZES[0]} containers"), rows)
+        f"Median of {ROUNDS} rounds of {SECONDS} s; a ratio is the median of the rounds' own, more "
+        "is better:\n\n"
+    ) + table((*header, *ratios), rows)
 
 
 def _pids(service: RunningService) -> list[int]:
@@ -102,11 +107,11 @@ def _pids(service: RunningService) -> list[int]:
 
 def _memory(service: RunningService) -> str:
     url = f"http://{service.host}:{service.port}{service.prefix}/apps/health/app1"
-    wrk(url, seconds=1)
+    wrk(url, _pids(service), seconds=1)
     rows = [("2,000", f"{memory(_pids(service)):.1f}", open_files(_pids(service)))]
     done = 0
     while done < MANY_CHECKS:
-        done += wrk(url, seconds=10).requests
+        done += wrk(url, _pids(service), seconds=10).requests
     rows.append((f"{done:,}", f"{memory(_pids(service)):.1f}", open_files(_pids(service))))
     return table(("after checks", "memory of all processes (PSS), MB", "open files"), rows)
 
