@@ -137,6 +137,7 @@ def test_an_address_of_ones_own_is_asked(said: str, without_rpm: Host) -> None:
 
 def test_it_is_removed(said: str, without_rpm: Host) -> None:
     host = without_rpm
+    host.run(f"echo '# changed' >>{SYSCONFIG}")
 
     assert f"==> Keeping your settings as {SYSCONFIG}.saved" in host.run(_UNINSTALL)
 
