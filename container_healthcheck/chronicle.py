@@ -61,7 +61,12 @@ class Chronicle:
         self._tally.begin(self._sheet.read(), live)
 
     def tell(self, report: Report) -> frozenset[str]:
-        """Tells all workers what is new. Returns and raises what Replica.tell does."""
+        """Tells all workers what is new. Returns and raises what Replica.tell does.
+
+        Before a snapshot was confirmed nothing can be compared: what is untold stays so.
+        """
+        if report.snapshot.confirmed_at is None:
+            return frozenset()
         if not self._untold and self._replica.history.has_begun:
             return frozenset()
         touched = self._replica.tell(lambda: self._journal.news(report, self._untold))

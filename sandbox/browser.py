@@ -124,6 +124,8 @@ class Browser:
         first = self.ask("GET", "/window")
         self.ask("POST", "/window", {"handle": handle})
         window = Window(self)
+        # In place of the browser's own page for new windows, which loads things in its own time.
+        window.open("about:blank")
         window.forget()
         window.devtools("Network.enable")
         window.devtools("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
