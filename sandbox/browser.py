@@ -124,8 +124,6 @@ class Browser:
         first = self.ask("GET", "/window")
         self.ask("POST", "/window", {"handle": handle})
         window = Window(self)
-        # In place of the browser's own page for new windows, which loads things in its own time.
-        window.open("about:blank")
         window.forget()
         window.devtools("Network.enable")
         window.devtools("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
@@ -203,13 +201,17 @@ class Window:
         return self._console
 
     def asked_for(self) -> set[str]:
-        """What was asked for on the network, since this was asked last."""
+        """What pages asked for, since this was asked last."""
         entries = self._browser.ask("POST", "/se/log", {"type": "performance"})
         messages = [json.loads(each["message"])["message"] for each in entries]
+        requests = [
+            each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"
+        ]
+        # Its own page for new windows the browser loads whenever it likes.
         return {
-            each["params"]["request"]["url"]
-            for each in messages
-            if each["method"] == "Network.requestWillBeSent"
+            each["request"]["url"]
+            for each in requests
+            if not each["documentURL"].startswith(("chrome://", "chrome-untrusted://"))
         }
 
     def forget(self) -> None:
