@@ -55,13 +55,11 @@ class Journal:
             self._lines.append((logging.WARNING, trouble.text))
 
     def news(self, report: Report, judged: Iterable[str]) -> Sequence[Record]:
-        """What is new about these apps, to be told to all workers.
+        """What is new about these apps, to be told to all workers; the snapshot was confirmed.
 
         Its lines are logged when `told` was called: what could not be told is news once more.
         """
         self._news = []
-        if report.snapshot.confirmed_at is None:
-            return []
         known = self._history.known
         if not self._history.has_begun:
             judged = {*report.verdicts, *known}

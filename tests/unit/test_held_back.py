@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +19,8 @@ RETURN = Return("a", "a-1 started", gone_at=0)
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[tuple[Replica, Replica]]:
-    with tempfile.TemporaryFile(buffering=0) as opened:
-        yield replica(opened.fileno(), tmp_path), replica(opened.fileno(), tmp_path)
+def workers(file: int, tmp_path: Path) -> tuple[Replica, Replica]:
+    return replica(file, tmp_path), replica(file, tmp_path)
 
 
 def test_a_return_that_cannot_be_told_is_held_back_here(

@@ -13,7 +13,7 @@ from container_healthcheck.model.drains import HOST, Drains, Mark
 from container_healthcheck.model.history import History
 from container_healthcheck.model.records import Changed, Found
 from container_healthcheck.model.report import Report
-from container_healthcheck.model.snapshot import Snapshot, snapshot_of
+from container_healthcheck.model.snapshot import snapshot_of
 from container_healthcheck.model.verdict import Code, Fault
 from tests.unit.containers import PATTERN, container
 
@@ -124,16 +124,6 @@ def test_trouble_with_the_engine_is_told_once(caplog: pytest.LogCaptureFixture) 
         "Docker answers again",
         "all 2 apps: 11 -> 0",
     ]
-
-
-def test_before_the_first_snapshot_only_the_engine_is_spoken_of(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    lead = Lead()
-    for fault in (None, REFUSED):
-        lead.note(Report(Snapshot(fault=fault), now=0, stale_after=15))
-
-    assert caplog.messages == ["cannot connect to Docker: refused"]
 
 
 def test_another_lead_goes_on_where_the_one_before_stopped(

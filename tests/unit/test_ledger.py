@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,12 +14,6 @@ from container_healthcheck.observers import file_lock
 from container_healthcheck.observers.file_lock import FileBusyError
 from container_healthcheck.observers.ledger import Ledger
 from tests.unit.faults import no_room
-
-
-@pytest.fixture
-def file() -> Iterator[int]:
-    with tempfile.TemporaryFile(buffering=0) as opened:
-        yield opened.fileno()
 
 
 def record(number: int) -> Returned:

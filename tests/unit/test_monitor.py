@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +20,6 @@ from tests.unit.faults import no_room
 
 DEAD = container("bk_iam-1", state="exited")
 ALIVE = container("bk_iam-1")
-
-
-@pytest.fixture
-def files() -> Iterator[tuple[int, int]]:
-    with (
-        tempfile.TemporaryFile(buffering=0) as ledger,
-        tempfile.TemporaryFile(buffering=0) as sheet,
-    ):
-        yield ledger.fileno(), sheet.fileno()
 
 
 def lead(files: tuple[int, int], folder: Path) -> Monitor:

@@ -27,12 +27,6 @@ Anew = Callable[..., Replica]
 
 
 @pytest.fixture
-def file() -> Iterator[int]:
-    with tempfile.TemporaryFile(buffering=0) as opened:
-        yield opened.fileno()
-
-
-@pytest.fixture
 def anew() -> Iterator[Callable[..., Replica]]:
     """The replica of a service that has just been started."""
     with ExitStack() as stack:

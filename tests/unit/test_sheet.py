@@ -6,9 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,12 +19,6 @@ from container_healthcheck.observers.tally import Tally
 
 PASS = LastProbe(None, 2.5, 0.125)
 FAILURE = LastProbe("502 Bad Gateway from http://…", 1.5, 0.25)
-
-
-@pytest.fixture
-def file() -> Iterator[int]:
-    with tempfile.TemporaryFile(buffering=0) as opened:
-        yield opened.fileno()
 
 
 def test_the_sheet_shows_what_was_written_last(file: int) -> None:
