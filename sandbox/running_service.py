@@ -52,13 +52,21 @@ def ask(
     timeout: float = 60,
 ) -> Answer:
     """One request on a connection of its own."""
-    connection = http.client.HTTPConnection(host, port, timeout=timeout)
-    try:
-        connection.request(method, path, headers=dict(headers or {}))
-        response = connection.getresponse()
-        return Answer(response.status, dict(response.getheaders()), response.read())
-    finally:
-        connection.close()
+    with closing(http.client.HTTPConnection(host, port, timeout=timeout)) as connection:
+        return ask_on(connection, path, method=method, headers=headers)
+
+
+def ask_on(
+    connection: http.client.HTTPConnection,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """One request on a connection, whose requests one worker answers."""
+    connection.request(method, path, headers=dict(headers or {}))
+    response = connection.getresponse()
+    return Answer(response.status, dict(response.getheaders()), response.read())
 
 
 class RunningService:
@@ -161,8 +169,7 @@ class RunningService:
     def _code_by_worker(self, app_code: str, workers: Sequence[int]) -> tuple[int, int]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         with closing(connection):
-            connection.request("GET", f"{self.prefix}/apps/health/{app_code}")
-            code: int = json.loads(connection.getresponse().read())["code"]
+            code = ask_on(connection, f"{self.prefix}/apps/health/{app_code}").code
             return serving_process(connection.sock, workers), code
 
     def workers(self) -> list[int]:
