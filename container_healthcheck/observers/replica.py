@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 # once is found again at the start, by comparing.
 HISTORY_PAUSE = 1.0
 _MEANING = {"serving": "what the probes saw", "history": "since when apps are what they are"}
+_PRESUMED_GOOD = "apps are presumed good until they are asked"
 # Of how many of the last records all returns are remembered, so that no worker tells of one again.
 REMEMBERED = 10_000
 
@@ -144,8 +145,10 @@ class Replica:
         def take_serving(known: Any) -> None:
             serving.restore(known["apps"])
             numbers[0] = int(known["number"])
+            failing = serving.failing
             now = since_boot()
             serving.forget(now - self._valid_for, now, numbers[0] + 1)
+            self._say_too_old(failing.keys() - serving.failing.keys())
             apps = serving.to_json()
             serving.restore({each: apps[each] for each in apps if self._is_probed(each)})
 
@@ -153,9 +156,19 @@ class Replica:
             history.restore(known)
             history.has_begun = False
 
-        self._load_one("serving", take_serving, "apps are presumed good until they are asked")
+        self._load_one("serving", take_serving, _PRESUMED_GOOD)
         self._load_one("history", take_history, "since when apps are what they are is not known")
         return Restored(numbers[0], serving.to_json(), history.to_json())
+
+    def _say_too_old(self, app_codes: Iterable[str]) -> None:
+        if probed := sorted(filter(self._is_probed, app_codes)):
+            log.warning(
+                "%s tells nothing of the last %g s about %.200s: %s",
+                self._archives["serving"].path,
+                self._valid_for,
+                ", ".join(probed),
+                _PRESUMED_GOOD,
+            )
 
     def _load_one(self, kind: str, take: Callable[[Any], None], so: str) -> None:
         archive = self._archives[kind]

@@ -83,13 +83,23 @@ def test_it_outlives_the_service(file: int, tmp_path: Path, anew: Anew) -> None:
     assert not again.history.has_begun
 
 
-def test_what_is_older_than_it_counts_is_forgotten(file: int, tmp_path: Path, anew: Anew) -> None:
+def test_what_is_older_than_it_counts_is_forgotten(
+    file: int, tmp_path: Path, anew: Anew, caplog: pytest.LogCaptureFixture
+) -> None:
     first = replica(file, tmp_path)
     tell(first, failure(since_boot() - 20))
     tell(first, Returned("b", "", since_boot()))
     first.keep()
 
     assert anew(tmp_path).serving.failing == {"b": UNASKED}
+    assert caplog.messages == [
+        f"{tmp_path}/serving-127.0.0.1:4246.json tells nothing of the last 15 s about a:"
+        " apps are presumed good until they are asked"
+    ]
+    caplog.clear()
+
+    assert anew(tmp_path, probed=False).serving.failing == {}
+    assert caplog.messages == []
     assert anew(tmp_path, valid_for=30).serving.failing == {"a": BAD, "b": UNASKED}
 
 
