@@ -98,7 +98,12 @@ class Host:
 
     def property(self, name: str, unit: str = "container-healthcheck") -> str:
         """A property of a unit, as systemd tells it."""
-        return self.run(f"systemctl show -p {name} {unit}").partition("=")[2]
+        # Once in a while the engine loses what a command that is over at once has said (docker-py's
+        # issue 2042), and systemd always says something.
+        command = f"systemctl show -p {name} {unit}"
+        return wait_until(lambda: self.run(command), bool, f"systemd to tell {name}").partition(
+            "="
+        )[2]
 
     def journal(self) -> list[str]:
         """What the service itself has written to the journal."""
