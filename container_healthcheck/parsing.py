@@ -109,22 +109,36 @@ def parse_probe_url(text: str) -> str:
     """An http:// address with the placeholder once in its path, or nothing."""
     if not text:
         return ""
-    if text.count(PLACEHOLDER) != 1 or PLACEHOLDER not in urlsplit(text).path:
-        raise ValueError(f"allowed is an http:// address with {PLACEHOLDER} once in its path")
-    _require_plain_http(text)
+    if (
+        text.count(PLACEHOLDER) != 1
+        or not _is_plain_http(text)
+        or PLACEHOLDER not in urlsplit(text).path
+    ):
+        raise ValueError(
+            f"allowed is an http:// address with {PLACEHOLDER} once in its path, such as"
+            f" http://127.0.0.1:8010/o/{PLACEHOLDER}/"
+        )
     return text
 
 
-def _require_plain_http(url: str) -> None:
-    parts = urlsplit(url)
+def parse_service_url(text: str) -> str:
+    """Where a service answers."""
+    if not _is_plain_http(text):
+        raise ValueError(
+            "allowed is an http:// address, such as http://127.0.0.1:4246/container-healthcheck"
+        )
+    return text
+
+
+def _is_plain_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
     host = parts.hostname or ""
     is_host = _HOST.fullmatch(host) or ":" in host
-    if parts.scheme != "http" or not is_host or not re.fullmatch(r"[!-~]+", url):
-        raise ValueError(
-            "allowed is an http:// address, such as http://127.0.0.1:8010/o/{app_code}/"
-        )
-    if parts.port is not None:
-        parse_port(str(parts.port))
+    return bool(parts.scheme == "http" and is_host and port != 0 and re.fullmatch(r"[!-~]+", url))
 
 
 def parse_probe_paths(text: str) -> Mapping[str, str]:

@@ -92,7 +92,7 @@ class Settings:
         "folder of the drain marks, and of what is to outlive a restart",
     )
     log_level: str = _setting(
-        "info", parse_level, "debug (with access log), info, warning or error"
+        "info", parse_level, "debug (with access log), info, warning (or warn), error or critical"
     )
     log_dir: Path | None = _setting(
         None, parse_optional_folder, "folder of log files; empty: stderr"

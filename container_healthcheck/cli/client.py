@@ -29,14 +29,15 @@ def ask(
 ) -> dict[str, Any]:
     """The envelope that the service at `base_url` answers to `path` with this `query`.
 
-    `timeout` is in seconds. Raises ServiceError.
+    `base_url` is what `parse_service_url` takes; `timeout` is in seconds. Raises ServiceError.
     """
     url = base_url.rstrip("/") + quote(path)
-    host, port, target = _parts(url)
+    parts = urlsplit(url)
+    target = f"{parts.path}?{urlencode(query)}" if query else parts.path
     try:
-        if query:
-            target += f"?{urlencode(query)}"
-        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        connection = http.client.HTTPConnection(
+            parts.hostname or "", parts.port or 80, timeout=timeout
+        )
         try:
             connection.request("GET", target)
             answer = json.loads(connection.getresponse().read())
@@ -52,14 +53,3 @@ def ask(
     if not isinstance(answer, dict) or not {"code", "status", "message"} <= answer.keys():
         raise ServiceError(f"what answers at {url} is not this service")
     return answer
-
-
-def _parts(url: str) -> tuple[str, int, str]:
-    try:
-        parts = urlsplit(url)
-        if parts.scheme == "http" and parts.hostname:
-            return parts.hostname, parts.port or 80, parts.path
-    except ValueError:
-        # Of a port that is no number.
-        pass
-    raise ServiceError(f"{url!r} is not an http:// address")

@@ -198,7 +198,7 @@ def drain(parsed: argparse.Namespace, settings: Settings) -> int:
         mark = folder.add(name, parsed.reason, until)
         folder.remove_ended()
     except OSError as error:
-        return complain(f"the mark cannot be written in {folder.path}: {error.strerror}", FAILED)
+        return complain(f"the mark cannot be written in {_refused(folder, error)}", FAILED)
     print(mark.sentence(what))
     # Any app code will do to see whether the host is drained.
     return _confirm(parsed, settings, "host" if name == HOST else name)
@@ -217,6 +217,8 @@ def _confirm(parsed: argparse.Namespace, settings: Settings, app_code: str) -> i
         if not (parsed.all or answer.get("containers")):
             print(f"no container of {app_code} is here now: is the name right?", file=sys.stderr)
         return 0
+    if answer["code"] == Code.BAD_REQUEST:
+        return complain(f"whether {url} obeys it cannot be seen: {answer['message']}", FAILED)
     return complain(
         f"the service at {url} does not see the mark in {settings.state_dir}: its STATE_DIR is"
         f" another (give this command its {environment_name('state_dir')}), or its user may not"
@@ -233,11 +235,18 @@ def undrain(parsed: argparse.Namespace, settings: Settings) -> int:
         was_drained = folder.remove(name)
         folder.remove_ended()
     except OSError as error:
-        return complain(f"the mark cannot be removed from {folder.path}: {error.strerror}", FAILED)
+        return complain(f"the mark cannot be removed from {_refused(folder, error)}", FAILED)
     print(f"{what} is drained no more" if was_drained else f"{what} was not drained")
     if name != HOST and (reason := folder.current().reason(name)):
         print(f"but {reason}")
     return 0
+
+
+def _refused(folder: DrainFolder, error: OSError) -> str:
+    return (
+        f"{folder.path}: {error.strerror}: run this as root, or as who may write there; the folder"
+        f" is in the service's {environment_name('state_dir')}"
+    )
 
 
 def _drain_target(parsed: argparse.Namespace) -> tuple[str, str]:

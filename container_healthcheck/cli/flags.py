@@ -7,11 +7,11 @@ settings.py alone says what its values mean. Each flag may have one dash or two.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from container_healthcheck.parsing import Parser, T, parse_bind, parse_port
+from container_healthcheck.parsing import Parser, parse_bind, parse_port
 from container_healthcheck.settings import (
     Settings,
     documented_settings,
@@ -29,11 +29,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for setting in documented_settings():
         default = shown(setting.metadata["default"])
         meaning = f"{setting.metadata['meaning']} (default: {default})"
-        _add(parser, setting.name.replace("_", "-"), meaning)
-    _add(parser, "port", "port to listen on, at the address of --bind")
-    _add(parser, "ngx-port", "probe each app at http://127.0.0.1:<port>/o/<app_code>/")
-    _add(parser, "level", "the same as --log-level")
-    _add(parser, "logpath", "the same as --log-dir")
+        parse = setting.metadata["parse"]
+        _add(parser, setting.name.replace("_", "-"), parse, meaning)
+        for name in (name for name, known in _GO_NAMES.items() if known == setting.name):
+            _add(parser, name, parse, f"the same as --{setting.name.replace('_', '-')}")
+    _add(parser, "port", parse_port, "port to listen on, at the address of --bind")
+    _add(parser, "ngx-port", parse_port, "probe each app at http://127.0.0.1:<port>/o/<app_code>/")
 
 
 def parse(flags: Sequence[str]) -> argparse.Namespace:
@@ -54,12 +55,13 @@ def as_environment(parsed: argparse.Namespace, environ: Mapping[str, str]) -> di
     if port is not None:
         name = environment_name("bind")
         bind = values.get(name) or environ.get(name, str(Settings().bind))
-        listening = _value("-bind" if values.get(name) else name, bind, parse_bind)
-        values[name] = str(replace(listening, port=_value("-port", port, parse_port)))
+        try:
+            values[name] = str(replace(parse_bind(bind), port=int(port)))
+        except ValueError as error:
+            raise refusal(name, bind, error) from error
     probe_url = environment_name("probe_url")
     if ngx_port is not None and not values.get(probe_url, environ.get(probe_url)):
-        checked = _value("-ngx-port", ngx_port, parse_port)
-        values[probe_url] = f"http://127.0.0.1:{checked}/o/{{app_code}}/"
+        values[probe_url] = f"http://127.0.0.1:{ngx_port}/o/{{app_code}}/"
     return values
 
 
@@ -69,12 +71,24 @@ class _Quiet(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def _add(parser: argparse.ArgumentParser, flag: str, meaning: str) -> None:
-    parser.add_argument(f"-{flag}", f"--{flag}", metavar="VALUE", help=meaning.replace("%", "%%"))
+def checked(parse: Parser[Any]) -> Callable[[str], str]:
+    """Makes a `type` for argparse that leaves the text as it is, if `parse` takes it."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {error}") from error
+        return text
+
+    return check
 
 
-def _value(name: str, text: str, parser: Parser[T]) -> T:
-    try:
-        return parser(text)
-    except ValueError as error:
-        raise refusal(name, text, error) from error
+def _add(parser: argparse.ArgumentParser, flag: str, parse: Parser[Any], meaning: str) -> None:
+    parser.add_argument(
+        f"-{flag}",
+        f"--{flag}",
+        type=checked(parse),
+        metavar="VALUE",
+        help=meaning.replace("%", "%%"),
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 from container_healthcheck.model.records import Probed, Returned
 
-UNASKED = "it has started again and was not asked yet"
+UNASKED = "it has just started and was not asked yet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,11 @@ class DrainFolder:
         except FileNotFoundError:
             pass
         except OSError as error:
-            complaint = f"the drain marks in {self.path} cannot be listed: {error.strerror}"
+            names = [name + _SUFFIX for name in self._current.marks]
+            complaint = (
+                f"the drain marks in {self.path} cannot be listed: {error.strerror}: new ones do"
+                " not count until this user may read that folder"
+            )
         self._complain(complaint)
         found = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
         marks = {name: self._read(name) for name in found if name == HOST or is_app_code(name)}

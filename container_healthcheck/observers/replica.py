@@ -130,7 +130,8 @@ class Replica:
         except ArchiveError as error:
             if kind not in self._unsaved:
                 log.warning(
-                    "%s: %s does not outlive this service; let it write there, or make room",
+                    "%s: %s does not outlive this service; make that folder, let it write there, or"
+                    " make room",
                     error,
                     _MEANING[kind],
                 )

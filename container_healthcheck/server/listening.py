@@ -11,8 +11,9 @@ from container_healthcheck.parsing import Bind
 
 # How long a predecessor may take to let go of the port, in seconds.
 _PORT_WAIT = 3.0
+_ELSEWHERE = "choose another address (BIND, or the flags -bind and -port)"
 _ADVICE = {
-    errno.EADDRINUSE: "another program listens there: stop it, or change BIND",
+    errno.EADDRINUSE: f"another program listens there: stop it, or {_ELSEWHERE}",
     errno.EACCES: "not permitted: use a port above 1023",
 }
 
@@ -27,7 +28,7 @@ def port_problem(bind: Bind) -> str | None:
             if error.errno == errno.EADDRINUSE and time.monotonic() < give_up:
                 time.sleep(0.1)
                 continue
-            advice = _ADVICE.get(error.errno or 0, "change BIND")
+            advice = _ADVICE.get(error.errno or 0, _ELSEWHERE)
             return f"cannot listen on {bind}: {error.strerror}: {advice}"
         return None
 

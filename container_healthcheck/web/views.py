@@ -49,7 +49,7 @@ def create_blueprint(board: Board, settings: Settings) -> Blueprint:
         blueprint.add_url_rule(
             rule, view.__name__, view, methods=["GET"], provide_automatic_options=False
         )
-    blueprint.app_errorhandler(HTTPException)(_http_error)
+    blueprint.app_errorhandler(HTTPException)(views.http_error)
     blueprint.app_errorhandler(Exception)(_internal_error)
     return blueprint
 
@@ -59,6 +59,7 @@ class _Views:
 
     def __init__(self, board: Board, settings: Settings) -> None:
         self._board = board
+        self._prefix = settings.prefix
         self._metrics = Metrics(board)
         self._page = Page(board, settings)
 
@@ -132,6 +133,22 @@ class _Views:
             response.headers["Preference-Applied"] = f"wait={wait}"
         return response
 
+    def http_error(self, error: HTTPException) -> Response:
+        """What Flask and werkzeug refuse."""
+        status = error.code or 500
+        if status == 404:
+            text = f"no such path: {request.path[:200]!r}"
+            if not request.path.startswith(f"{self._prefix}/"):
+                text += f": the paths here begin with {self._prefix}/"
+        elif status == 405:
+            text = f"method {request.method[:20]} is not allowed: use GET or HEAD"
+        else:
+            text = error.name
+        response = _answer(formatter.text_body(Code.BAD_REQUEST, text), status)
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return response
+
 
 def _answer(body: bytes, status: int, content_type: str = "application/json") -> Response:
     response = Response(body, status, content_type=content_type)
@@ -168,20 +185,6 @@ def _wanted_words() -> Words:
     liked = (tag.partition("-")[0].lower() for tag, quality in request.accept_languages if quality)
     tags = (request.args.get("lang", ""), *liked)
     return next((LANGUAGES[tag] for tag in tags if tag in LANGUAGES), ENGLISH)
-
-
-def _http_error(error: HTTPException) -> Response:
-    status = error.code or 500
-    if status == 404:
-        text = f"no such path: {request.path[:200]!r}"
-    elif status == 405:
-        text = f"method {request.method[:20]} is not allowed: use GET or HEAD"
-    else:
-        text = error.name
-    response = _answer(formatter.text_body(Code.BAD_REQUEST, text), status)
-    if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
-    return response
 
 
 def _internal_error(error: Exception) -> Response:

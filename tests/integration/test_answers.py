@@ -228,6 +228,9 @@ def test_a_path_outside_the_prefix_gets_json(service: RunningService) -> None:
     answer = ask(service.port, "/apps/health/bk_iam")
 
     assert (answer.status, answer.code) == (404, 21)
+    assert answer.json["message"] == (
+        f"no such path: '/apps/health/bk_iam': the paths here begin with {service.prefix}/"
+    )
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])

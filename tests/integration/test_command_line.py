@@ -120,19 +120,21 @@ def test_flags_win_over_the_environment(engine: PrivateEngine) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["-port", "0"], "-port: '0' is not allowed: allowed is a whole number from 1 to 65535"),
-        (["-ngx-port", "x"], "-ngx-port: 'x' is not allowed"),
-        (["-level", "loud"], "CONTAINER_HEALTHCHECK_LOG_LEVEL: 'loud' is not allowed"),
-        (["-prefix", "x"], "CONTAINER_HEALTHCHECK_PREFIX: 'x' is not allowed"),
-        (["-logpath", "logs"], "CONTAINER_HEALTHCHECK_LOG_DIR: 'logs' is not allowed"),
-        (["-bind", "x", "-port", "1"], "-bind: 'x' is not allowed"),
+        (["-port", "0"], "-port/--port: '0' is not allowed: allowed is a whole number from 1 to"),
+        (["-ngx-port", "x"], "-ngx-port/--ngx-port: 'x' is not allowed"),
+        (["-level", "loud"], "-level/--level: 'loud' is not allowed"),
+        (["-prefix", "x"], "-prefix/--prefix: 'x' is not allowed"),
+        (["-logpath", "logs"], "-logpath/--logpath: 'logs' is not allowed"),
+        (["-bind", "x", "-port", "1"], "-bind/--bind: 'x' is not allowed"),
+        (["-name-pattern", "x"], "-name-pattern/--name-pattern: 'x' is not allowed"),
     ],
 )
 def test_bad_flags_stop_the_start_with_one_line(flags: list[str], said: str) -> None:
     done = command("serve", *flags)
 
     assert done.returncode == 2
-    assert done.stderr.startswith(f"container-healthcheck: {said}")
+    assert done.stderr.startswith(f"container-healthcheck: argument {said}")
+    assert done.stderr.endswith(": see container-healthcheck serve --help\n")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
 
@@ -202,7 +204,7 @@ def test_a_port_that_is_taken_is_said_in_one_line() -> None:
     assert done.returncode == 1
     assert done.stderr == (
         f"container-healthcheck: cannot listen on {bind}: Address already in use: another program"
-        " listens there: stop it, or change BIND\n"
+        " listens there: stop it, or choose another address (BIND, or the flags -bind and -port)\n"
     )
 
 
@@ -457,13 +459,40 @@ def test_check_with_a_url_of_its_own(service: RunningService) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://127.0.0.1:1/x", "127.0.0.1:4246", "http://h:x/", "http:///"]
+    "url",
+    [
+        "https://127.0.0.1:1/x",
+        "127.0.0.1:4246",
+        "http://h:x/",
+        "http://h:99999/",
+        "http://h:0/",
+        "http:///",
+        "http://[::1/",
+        "http://h/a b",
+        "",
+    ],
 )
-def test_a_url_that_is_none_is_unknown(url: str) -> None:
+def test_a_url_that_is_none_is_refused(url: str) -> None:
     done = command("check", "nope", "--url", url)
 
     assert done.returncode == 3
-    assert "is not an http:// address" in done.stdout
+    assert done.stderr == (
+        f"container-healthcheck: argument --url: {url!r} is not allowed: allowed is an http://"
+        " address, such as http://127.0.0.1:4246/container-healthcheck: see container-healthcheck"
+        " check --help\n"
+    )
+
+
+def test_a_url_without_the_prefix_is_told_of_it(own: RunningService, tmp_path: Path) -> None:
+    url = f"http://{own.host}:{own.port}"
+    said = f"the paths here begin with {own.prefix}/"
+
+    done = command("check", "nope", "--url", url)
+    assert (done.returncode, said in done.stdout) == (3, True)
+
+    done = command("drain", "nope", "--url", url, state_dir=tmp_path)
+    assert (done.returncode, said in done.stderr) == (1, True)
+    assert f"whether {url} obeys it cannot be seen: no such path" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -635,7 +664,8 @@ def test_changes_that_cannot_be_had_are_said() -> None:
         ("--help", "unrecognized arguments: --help"),
         ("-prot 4246", "unrecognized arguments: -prot 4246"),
         ("-port", "expected one argument"),
-        ("-port 99999999", "-port: '99999999' is not allowed"),
+        ("-port 99999999", "OPTS: argument -port/--port: '99999999' is not allowed"),
+        ("-level loud", "OPTS: argument -level/--level: 'loud' is not allowed"),
         ("'", "OPTS: No closing quotation"),
     ],
 )
@@ -789,4 +819,5 @@ def test_marks_that_cannot_be_written_or_removed_are_said(tmp_path: Path) -> Non
         done = command(*arguments, state_dir=tmp_path)
         assert done.returncode == 1
         assert "the mark cannot be" in done.stderr
+        assert ": Not a directory: run this as root" in done.stderr
         assert "Traceback" not in done.stderr

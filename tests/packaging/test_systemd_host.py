@@ -274,7 +274,7 @@ def test_a_taken_port_is_waited_for_slowly(running: Host) -> None:
     try:
         time.sleep(15)
         lines = running.journal()[count:]
-        assert all("another program listens there: stop it, or change BIND" in x for x in lines)
+        assert all("another program listens there: stop it, or choose another" in x for x in lines)
         assert 1 <= len(lines) <= 5
     finally:
         running.run("systemctl stop taken")

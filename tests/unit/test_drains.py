@@ -221,7 +221,27 @@ def test_a_folder_that_cannot_be_listed_drains_nothing(
 
     assert folder.current().marks == {}
     assert folder.current().marks == {}
-    assert caplog.text.count("cannot be listed") == 1
+    assert caplog.text.count("cannot be listed: Not a directory: new ones do not count") == 1
+
+
+def test_a_folder_that_can_no_longer_be_listed_undrains_nothing(
+    folder: DrainFolder, clock: Clock
+) -> None:
+    folder.add("bk_iam", "disk change", None)
+    assert folder.current().reason("bk_iam")
+
+    folder.path.rename(folder.path.with_name("elsewhere"))
+    folder.path.write_text("not a folder")
+    clock.now += 2
+
+    assert "NotADirectoryError" in str(folder.current().reason("bk_iam"))
+    assert folder.current().reason("bk_sops") is None
+
+    folder.path.unlink()
+    folder.path.with_name("elsewhere").rename(folder.path)
+    clock.now += 2
+
+    assert "disk change" in str(folder.current().reason("bk_iam"))
 
 
 def test_a_mark_that_cannot_be_written_leaves_nothing(
