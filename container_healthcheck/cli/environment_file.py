@@ -1,9 +1,10 @@
 """The service's own environment, for commands that someone else runs on the same host.
 
 systemd gives the service what stands in a file; a command that is to mean the same service (the
-same address, the same folder of drain marks) reads that file too. Its lines are systemd's:
-NAME=value, quotes around the value or parts of it, comments with # or ;, a backslash at the end to
-go on.
+same address, the same folder of drain marks) reads that file too, as systemd does
+(systemd.exec(5), EnvironmentFile=): NAME=value a line, comments with # or ;, a backslash at the end
+to go on. Quotes count where the value begins. Of backslashes within double quotes it is what newer
+versions than 219 do.
 """
 
 from __future__ import annotations
@@ -12,8 +13,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-_LINE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)", re.DOTALL)
-_PART = re.compile(r"'([^']*)'?|\"((?:[^\"\\]|\\.)*)\"?|\\(.)|([^'\"\\]+)", re.DOTALL)
+_ITEM = re.compile(
+    r"""
+      [;#] (?: \\. | [^\n\\] )*
+    | ([A-Za-z_][A-Za-z0-9_]*) [ \t]* = [ \t]*
+      ( (?: ' [^']* (?: '|\Z ) [ \t]* | " (?: \\. | [^"\\] )* (?: "|\Z ) [ \t]* )* )
+      ( (?: \\. | \\\Z | [^\n\\] )*? ) [ \t]* (?= \n|\Z )
+    | \S [^\n]*
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_QUOTED = re.compile(r"""'([^']*)'?|"((?:\\.|[^"\\])*)"?""", re.DOTALL)
 
 
 def read(path: Path) -> Mapping[str, str]:
@@ -21,17 +31,14 @@ def read(path: Path) -> Mapping[str, str]:
 
     Raises OSError.
     """
-    text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", "")
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        assignment = _LINE.fullmatch(line)
-        if assignment:
-            found[assignment.group(1)] = _unquoted(assignment.group(2).rstrip())
-    return found
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return {
+        name: "".join(single + _unescaped(double) for single, double in _QUOTED.findall(quoted))
+        + re.sub(r"\\(?:\n|(.?))", r"\1", plain, flags=re.DOTALL)
+        for name, quoted, plain in _ITEM.findall(text)
+        if name
+    }
 
 
-def _unquoted(value: str) -> str:
-    parts = []
-    for single, double, escaped, plain in _PART.findall(value):
-        parts.append(single or re.sub(r"\\(.)", r"\1", double) or escaped or plain)
-    return "".join(parts)
+def _unescaped(quoted: str) -> str:
+    return re.sub(r"\\(?:\n|([\"\\`$]))", lambda found: found[1] or "", quoted)

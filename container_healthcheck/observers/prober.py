@@ -86,11 +86,12 @@ class Prober:
                 self._soon.pop(app_code, None)
 
     def ask_soon(self, app_code: str, pause: float = 0.0) -> None:
-        """Asks an app out of turn, after so many seconds, where this worker leads."""
+        """Asks an app out of turn, after so many seconds at most, where this worker leads."""
         if not self._leads:
             return
         with self._lock:
-            self._soon[app_code] = self._clock() + pause
+            due = self._clock() + pause
+            self._soon[app_code] = min(self._soon.get(app_code, due), due)
         self._wake.set()
 
     def _run(self) -> None:

@@ -330,7 +330,7 @@ def _no_servers(text: str) -> str:
 
 
 def test_addresses_that_are_none_are_left_out(good: MadeUp) -> None:
-    wrong = ["nonsense", "1.2.3.4", "host:80", "1.2.3.4:99999", ""]
+    wrong = ["nonsense", "1.2.3.4", "host:80", "1.2.3.4:99999", "1.2.3.256:80", ""]
     with Gateway([*wrong, good.name], edit=_no_stock) as gateway:
         for _ in range(5):
             assert gateway.get("/o/bk_iam/").body == GOOD.encode()

@@ -8,7 +8,7 @@ from sandbox.gateway import Gateway
 from sandbox.running_service import ask
 from sandbox.waiting import wait_for
 from tests.gateway.asking import APP, ask_often, await_up
-from tests.gateway.made_up import MadeUp, Verdicts
+from tests.gateway.made_up import MadeUp, Verdicts, envelope
 
 LONG = 3000  # seconds: the first step lasts for the whole test
 
@@ -100,6 +100,19 @@ def test_a_server_that_was_silent_starts_slowly(three: list[MadeUp]) -> None:
         said = first.say
         first.say = lambda handler: handler.raw(b"")
         gateway.await_state(first.name, APP, "unknown")
+        first.say = said
+        await_up(gateway, first)
+        counted = ask_often(gateway, 44)
+        assert 2 <= counted[first.address] <= 7, counted
+
+
+def test_a_server_whose_docker_was_away_starts_slowly(three: list[MadeUp]) -> None:
+    first, second, _ = three
+    with Gateway([first.name, second.name], edit=_slow_start(LONG)) as gateway:
+        await_up(gateway, first, second)
+        said = first.say
+        first.say = lambda handler: handler.answer(envelope("Docker is away", 10), 503)
+        gateway.await_state(first.name, APP, "down")
         first.say = said
         await_up(gateway, first)
         counted = ask_often(gateway, 44)

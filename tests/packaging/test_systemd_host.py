@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from tests.packaging.hosts import (
     use_engine,
 )
 from tests.readme import examples, steady
+from tests.unit.test_environment_file import LINES
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,30 @@ def test_the_command_line_means_the_service(running: Host, app: str) -> None:
         running.run(f"sed -i 's/-port 4247/-port 4246/; /STATE_DIR=.srv/d' {SYSCONFIG}")
         running.run(f"systemctl restart {UNIT}")
         await_ready(running)
+
+
+def test_systemd_reads_a_file_as_the_command_line_does(running: Host) -> None:
+    running.run("rm -rf /srv/lines && mkdir /srv/lines")
+    for number, (text, _) in enumerate(LINES):
+        written = base64.b64encode(text.encode()).decode()
+        running.run(f"echo {written} | base64 -d >/srv/lines/{number}")
+        running.run(
+            f"systemd-run -q --wait -p EnvironmentFile=/srv/lines/{number}"
+            f" -p StandardOutput=file:/srv/lines/{number}.said printenv A"
+        )
+    # In one piece: of what a short command says the engine now and then loses some.
+    said = wait_until(
+        lambda: running.run(
+            "cd /srv/lines && for each in *.said; do echo $each; base64 $each; done"
+        ),
+        bool,
+        "what systemd has read",
+    ).split()
+
+    read = dict(zip(said[::2], map(base64.b64decode, said[1::2]), strict=True))
+    assert read == {
+        f"{number}.said": f"{value}\n".encode() for number, (_, value) in enumerate(LINES)
+    }
 
 
 def test_what_is_known_outlives_a_restart(running: Host, app: str) -> None:

@@ -90,6 +90,14 @@ def test_an_app_out_of_turn_is_asked_at_once_or_after_a_pause(asked: Asked) -> N
     assert asked.pass_time(0.2)["other"] == 1
 
 
+def test_who_is_to_be_asked_at_once_is_not_put_off(asked: Asked) -> None:
+    asked.pass_time(0.2)
+    asked.prober.ask_soon("other")
+    asked.prober.ask_soon("other", 1)
+
+    assert asked.pass_time(0.01)["other"] == 1
+
+
 def test_an_app_that_is_being_asked_is_not_asked_beside(asked: Asked) -> None:
     asked.holds = True
     asked.pass_time(20)

@@ -131,7 +131,8 @@ local function write_codes(address, watch, codes, before)
     return complete
 end
 
--- A server that was silent has come back with all its apps; at the gateway's own start none has.
+-- A server that was silent, or whose Docker was away, has come back with all its apps; at the
+-- gateway's own start none has.
 local function note_return(address, codes)
     for app, code in pairs(codes) do
         if code == 0 then
@@ -151,7 +152,8 @@ end
 
 local function keep_codes(address, watch, codes, cut)
     local before = store.state(address)
-    if before == nil and store.heard(address) then
+    local was_faulty = before ~= nil and before > 0
+    if was_faulty or before == nil and store.heard(address) then
         note_return(address, codes)
     end
     -- Before the verdicts, which may leave it no room.
@@ -161,7 +163,7 @@ local function keep_codes(address, watch, codes, cut)
     set_state(address, watch.partial and store.partial or store.complete)
     if before == nil and has_room then
         log.say(address, ": ", UNKNOWN, " -> known: ", count(codes))
-    elseif before ~= nil and before > 0 then
+    elseif was_faulty then
         log.say(address, ": ", DOWN, " -> known: ", count(codes))
     end
     _M.say_risen(address, watch)

@@ -56,7 +56,13 @@ local function is_address(host, port)
     if not port or port < 1 or port > 65535 then
         return false
     end
-    return host:find("^%d+%.%d+%.%d+%.%d+$") ~= nil or host:find("^%[[%x:.]+%]$") ~= nil
+    local octets = { host:match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$") }
+    for _, octet in ipairs(octets) do
+        if tonumber(octet) > 255 then
+            return false
+        end
+    end
+    return #octets == 4 or host:find("^%[[%x:.]+%]$") ~= nil
 end
 
 -- `$appo_servers`: addresses with ports, each with `*weight` behind it when it is not 1.
