@@ -244,8 +244,8 @@ def undrain(parsed: argparse.Namespace, settings: Settings) -> int:
 
 def _refused(folder: DrainFolder, error: OSError) -> str:
     return (
-        f"{folder.path}: {error.strerror}: that folder must be writable for this user (try as root),"
-        f" have room, and lie in the service's {environment_name('state_dir')}"
+        f"{folder.path}: {error.strerror}: that folder must be writable for this user (try as"
+        f" root), have room, and lie in the service's {environment_name('state_dir')}"
     )
 
 

@@ -37,7 +37,9 @@ class Snapshot:
         if age < stale_after:
             return None
         fault = self.fault or Fault(Code.ENGINE_FAULTY, "the engine has stopped answering")
-        return Fault(fault.code, f"{fault.text} (no full list of containers for {stale_after:g} s)")
+        return Fault(
+            fault.code, f"{fault.text} (no full list of containers for over {stale_after:g} s)"
+        )
 
     def live(self, app_code: str) -> frozenset[str]:
         """The ids of the app's live containers."""

@@ -120,7 +120,8 @@ def test_trouble_with_the_engine_is_told_once(caplog: pytest.LogCaptureFixture) 
     assert caplog.messages == [
         "cannot connect to Docker: refused",
         "Docker does not answer in time",
-        "all 2 apps: 0 -> 11: Docker does not answer in time (no full list of containers for 15 s)",
+        "all 2 apps: 0 -> 11: Docker does not answer in time"
+        " (no full list of containers for over 15 s)",
         "Docker answers again",
         "all 2 apps: 11 -> 0",
     ]

@@ -80,4 +80,4 @@ def test_a_stale_snapshot_says_for_how_long_it_is_believed() -> None:
     found = Snapshot(confirmed_at=0, fault=REFUSED).fault_at(99, 15)
 
     assert found is not None
-    assert found.text == "cannot connect (no full list of containers for 15 s)"
+    assert found.text == "cannot connect (no full list of containers for over 15 s)"
