@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,11 +104,21 @@ def test_the_settings_file_explains_every_setting(package: Path, tmp_path: Path)
     assert "\\" not in text
 
 
+# Leaves byte code behind in which other strings are interned, as another version of pip does.
+_OTHER_PIP = f"""#!/bin/sh
+"$2" -c 'import sys; a = [sys.intern(chr(n)) for n in range(33, 127)]; import compileall'
+exec {Path(sys.executable).with_name("pip")} "$@"
+"""
+
+
 def test_the_same_inputs_give_the_same_bytes(package: Path, tmp_path: Path) -> None:
+    pip = tmp_path / "pip"
+    pip.write_text(_OTHER_PIP)
+    pip.chmod(0o755)
     # The time of the last commit is an input, and somebody may commit while this runs.
     (built,) = query(package, "--qf", "%{buildtime}")
-    build = [str(SOURCE / "packaging/rpm/build"), str(tmp_path)]
-    run(build, env={**os.environ, "SOURCE_DATE_EPOCH": built})
+    build = [str(SOURCE / "packaging/rpm/build"), str(tmp_path), str(pip)]
+    run(build, env={**os.environ, "SOURCE_DATE_EPOCH": built, "PYTHONDONTWRITEBYTECODE": ""})
 
     assert digest(tmp_path / package.name) == digest(package)
 
