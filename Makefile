@@ -119,7 +119,7 @@ $(VENV)/runtime: requirements/runtime.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is too old: Python 3.10 or later is needed (make PYTHON=python3.11 …)" >&2; exit 1; }
 	@echo "Making the virtual environment $(VENV) and installing requirements/runtime.txt"
-	@$(IN_VENV) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(IN_VENV) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || $(NOT_HAD)
 	@$(IN_VENV) -m $(INSTALL) -r requirements/runtime.txt || $(NOT_HAD)
 	@touch $@
 
@@ -130,6 +130,6 @@ $(VENV)/dev: $(VENV)/runtime requirements/dev.txt
 
 $(VENV)-lowest/ready: $(VENV)/runtime requirements/lowest.txt
 	@echo "Making the virtual environment $(VENV)-lowest and installing requirements/lowest.txt"
-	@$(IN_VENV) -m venv --clear $(VENV)-lowest
+	@$(IN_VENV) -m venv --clear $(VENV)-lowest || $(NOT_HAD)
 	@$(VENV)-lowest/bin/python -m $(INSTALL) -r requirements/lowest.txt || $(NOT_HAD)
 	@touch $@

@@ -48,6 +48,25 @@ def test_an_environment_that_was_left_half_made_is_made_again(checkout: Path) ->
     assert subprocess.run(pip, capture_output=True).returncode == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_said(checkout: Path) -> None:
+    full = checkout / "full"
+    full.mkdir()
+    make_there = "cp -r Makefile tools requirements full && cd full && make -s .venv/runtime"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", f"mount -t tmpfs -o size=4m none full; {make_there}"],
+        cwd=checkout,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    assert done.returncode != 0
+    assert "The packages could not be had: is there a network, and space?" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def need(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
     """Asks for a program that no machine has, where the given ones answer otherwise."""
     for name, script in programs.items():

@@ -74,9 +74,9 @@ def said(without_rpm: Host) -> str:
 
 def test_an_ordinary_user_is_told(without_rpm: Host) -> None:
     user = "setpriv --reuid=65534"
-    told = without_rpm.run(_INSTALL.replace("make", f"{user} make"), check=False)
-
-    assert "make install: run this as root" in told
+    for target in ("install", "uninstall"):
+        command = _INSTALL.replace("make install", f"{user} make {target}")
+        assert f"make {target}: run this as root" in without_rpm.run(command, check=False)
 
 
 def test_a_taken_port_is_named_before_anything_is_done(without_rpm: Host) -> None:
