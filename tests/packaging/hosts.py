@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,10 +82,23 @@ class Host:
 
     def run(self, command: str, *, check: bool = True) -> str:
         """The output of a shell command in it. Raises AssertionError when that fails."""
-        result = self.container.exec_run(["sh", "-c", command])
-        output: str = result.output.decode()
-        assert not check or result.exit_code == 0, f"{command}: {result.exit_code}: {output}"
+        # By way of a file: docker-py loses what a command says before its own first look at the
+        # connection (its issue 2042).
+        said = f"/.said-{uuid.uuid4().hex}"
+        wrapped = f"exec >{said} 2>&1\n{command}"
+        exit_code = self.container.exec_run(["sh", "-c", wrapped]).exit_code
+        output = self._file(said).decode()
+        self.container.exec_run(["rm", said])
+        assert not check or exit_code == 0, f"{command}: {exit_code}: {output}"
         return output.strip()
+
+    def _file(self, path: str) -> bytes:
+        chunks, _ = self.container.get_archive(path)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            (member,) = archive.getmembers()
+            file = archive.extractfile(member)
+            assert file is not None
+            return file.read()
 
     def exit_code(self, command: str) -> int:
         """The exit code of a shell command in it."""
@@ -98,12 +114,7 @@ class Host:
 
     def property(self, name: str, unit: str = "container-healthcheck") -> str:
         """A property of a unit, as systemd tells it."""
-        # Once in a while the engine loses what a command that is over at once has said (docker-py's
-        # issue 2042), and systemd always says something.
-        command = f"systemctl show -p {name} {unit}"
-        return wait_until(lambda: self.run(command), bool, f"systemd to tell {name}").partition(
-            "="
-        )[2]
+        return self.run(f"systemctl show -p {name} {unit}").partition("=")[2]
 
     def journal(self) -> list[str]:
         """What the service itself has written to the journal."""
