@@ -122,8 +122,13 @@ def parse_probe_url(text: str) -> str:
 
 
 def parse_service_url(text: str) -> str:
-    """Where a service answers."""
-    if not _is_plain_http(text):
+    """Where a service answers: any host that a name can be found for, and a path alone."""
+    try:
+        parts = urlsplit(text)
+        is_address = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or not re.fullmatch(r"[!-~]+", text) or parts.query or parts.fragment:
         raise ValueError(
             "allowed is an http:// address, such as http://127.0.0.1:4246/container-healthcheck"
         )

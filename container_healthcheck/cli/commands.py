@@ -25,7 +25,8 @@ from container_healthcheck.model.report import Report
 from container_healthcheck.model.snapshot import Snapshot, snapshot_of
 from container_healthcheck.model.verdict import Code
 from container_healthcheck.observers.drain_folder import DrainFolder
-from container_healthcheck.settings import Settings, SettingsError, environment_name
+from container_healthcheck.parsing import parse_service_url
+from container_healthcheck.settings import Settings, SettingsError, environment_name, refusal
 
 HEALTHY, FAILED = 0, 1
 NOT_HEALTHY, UNKNOWN = 2, 3
@@ -48,7 +49,7 @@ def check(parsed: argparse.Namespace, settings: Settings) -> int:
             answer = _check_direct(settings, app_code, parsed.timeout)
         else:
             answer = ask(_url(parsed, settings), f"/apps/health/{app_code}", parsed.timeout)
-    except ServiceError as error:
+    except (ServiceError, SettingsError) as error:
         answer = {"code": None, "status": "error", "message": str(error)}
     exit_code = _plugin_exit(answer["code"])
     if parsed.json:
@@ -186,13 +187,20 @@ def _plugin_exit(code: int | None) -> int:
 
 
 def _url(parsed: argparse.Namespace, settings: Settings) -> str:
-    return parsed.url or service_url(settings)
+    """Where to ask. Raises SettingsError."""
+    if not parsed.url:
+        return service_url(settings)
+    try:
+        return parse_service_url(parsed.url)
+    except ValueError as error:
+        raise refusal("--url", parsed.url, error) from error
 
 
 def drain(parsed: argparse.Namespace, settings: Settings) -> int:
     """Takes an app, or the host, out on purpose. Raises SettingsError for what is no app code."""
     folder = DrainFolder(settings.state_dir)
     name, what = _drain_target(parsed)
+    url = _url(parsed, settings)
     until = time.time() + parsed.duration.total_seconds() if parsed.duration else None
     try:
         mark = folder.add(name, parsed.reason, until)
@@ -201,12 +209,11 @@ def drain(parsed: argparse.Namespace, settings: Settings) -> int:
         return complain(f"the mark cannot be written in {_refused(folder, error)}", FAILED)
     print(mark.sentence(what))
     # Any app code will do to see whether the host is drained.
-    return _confirm(parsed, settings, "host" if name == HOST else name)
+    return _confirm(parsed, settings, url, "host" if name == HOST else name)
 
 
-def _confirm(parsed: argparse.Namespace, settings: Settings, app_code: str) -> int:
+def _confirm(parsed: argparse.Namespace, settings: Settings, url: str, app_code: str) -> int:
     """Sees that the service obeys the mark: it may look in another folder."""
-    url = _url(parsed, settings)
     try:
         answer = ask(url, f"/apps/health/{app_code}", parsed.timeout, {"all": "true"})
     except ServiceError as error:
@@ -218,7 +225,10 @@ def _confirm(parsed: argparse.Namespace, settings: Settings, app_code: str) -> i
             print(f"no container of {app_code} is here now: is the name right?", file=sys.stderr)
         return 0
     if answer["code"] == Code.BAD_REQUEST:
-        return complain(f"whether {url} obeys it cannot be seen: {answer['message']}", FAILED)
+        return complain(
+            f"the mark stays, but whether {url} obeys it cannot be seen: {answer['message']}",
+            FAILED,
+        )
     return complain(
         f"the service at {url} does not see the mark in {settings.state_dir}: its STATE_DIR is"
         f" another (give this command its {environment_name('state_dir')}), or its user may not"

@@ -3,8 +3,8 @@
 systemd gives the service what stands in a file; a command that is to mean the same service (the
 same address, the same folder of drain marks) reads that file too, as systemd does
 (systemd.exec(5), EnvironmentFile=): NAME=value a line, comments with # or ;, a backslash at the end
-to go on. Quotes count where the value begins. Of backslashes within double quotes it is what newer
-versions than 219 do.
+to go on. Quotes count where the value begins. Where versions differ, backslashes within quotes are
+read as by those after 219, and at the end of a comment as by those before 254.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _ITEM = re.compile(
     r"""
       [;#] (?: \\. | [^\n\\] )*
     | ([A-Za-z_][A-Za-z0-9_]*) [ \t]* = [ \t]*
-      ( (?: ' [^']* (?: '|\Z ) [ \t]* | " (?: \\. | [^"\\] )* (?: "|\Z ) [ \t]* )* )
+      ( (?: ' [^']* (?: '|\Z ) [ \t]* | " (?: \\. | \\\Z | [^"\\] )* (?: "|\Z ) [ \t]* )* )
       ( (?: \\. | \\\Z | [^\n\\] )*? ) [ \t]* (?= \n|\Z )
     | \S [^\n]*
     """,
     re.DOTALL | re.VERBOSE,
 )
-_QUOTED = re.compile(r"""'([^']*)'?|"((?:\\.|[^"\\])*)"?""", re.DOTALL)
+_QUOTED = re.compile(r"""'([^']*)'?|"((?:\\.|\\\Z|[^"\\])*)"?""", re.DOTALL)
 
 
 def read(path: Path) -> Mapping[str, str]:
@@ -41,4 +41,4 @@ def read(path: Path) -> Mapping[str, str]:
 
 
 def _unescaped(quoted: str) -> str:
-    return re.sub(r"\\(?:\n|([\"\\`$]))", lambda found: found[1] or "", quoted)
+    return re.sub(r"\\(?:\n|\Z|([\"\\`$]))", lambda found: found[1] or "", quoted)

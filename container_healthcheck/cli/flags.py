@@ -31,8 +31,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         meaning = f"{setting.metadata['meaning']} (default: {default})"
         parse = setting.metadata["parse"]
         _add(parser, setting.name.replace("_", "-"), parse, meaning)
-        for name in (name for name, known in _GO_NAMES.items() if known == setting.name):
-            _add(parser, name, parse, f"the same as --{setting.name.replace('_', '-')}")
+        for name, known in _GO_NAMES.items():
+            if known == setting.name:
+                _add(parser, name, parse, f"the same as --{setting.name.replace('_', '-')}")
     _add(parser, "port", parse_port, "port to listen on, at the address of --bind")
     _add(parser, "ngx-port", parse_port, "probe each app at http://127.0.0.1:<port>/o/<app_code>/")
 

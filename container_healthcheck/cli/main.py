@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from container_healthcheck import __version__
 from container_healthcheck.cli import commands, completion, environment_file, flags
 from container_healthcheck.cli.commands import FAILED, complain
-from container_healthcheck.parsing import parse_seconds, parse_service_url
+from container_healthcheck.parsing import parse_seconds
 from container_healthcheck.server.launch import LaunchError, serve
 from container_healthcheck.settings import Settings, SettingsError
 
@@ -245,7 +245,6 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 def _add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
-        type=flags.checked(parse_service_url),
         help="where the service answers, its prefix included:"
         " http://10.0.0.1:4246/container-healthcheck",
     )

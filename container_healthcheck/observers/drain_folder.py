@@ -14,7 +14,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -131,21 +131,27 @@ class DrainFolder:
 
     def _read_all(self) -> dict[str, Mark]:
         names: list[str] = []
+        known: Mapping[str, Mark] = {}
         complaint = ""
         try:
             names = os.listdir(self.path)
         except FileNotFoundError:
             pass
         except OSError as error:
-            names = [name + _SUFFIX for name in self._current.marks]
+            known = self._current.marks
+            names = [name + _SUFFIX for name in known]
             complaint = (
                 f"the drain marks in {self.path} cannot be listed: {error.strerror}: new ones do"
-                " not count until this user may read that folder"
+                " not count, nor any after a restart, until that is a folder this user may read"
             )
         self._complain(complaint)
         found = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
         marks = {name: self._read(name) for name in found if name == HOST or is_app_code(name)}
-        return {name: mark for name, mark in marks.items() if mark is not None}
+        return {
+            name: known.get(name, mark) if mark.problem else mark
+            for name, mark in marks.items()
+            if mark is not None
+        }
 
     def _read(self, name: str) -> Mark | None:
         path = self._file(name)

@@ -469,18 +469,30 @@ def test_check_with_a_url_of_its_own(service: RunningService) -> None:
         "http:///",
         "http://[::1/",
         "http://h/a b",
-        "",
+        "http://h/x?all=true",
+        "http://h/x#y",
     ],
 )
-def test_a_url_that_is_none_is_refused(url: str) -> None:
-    done = command("check", "nope", "--url", url)
-
-    assert done.returncode == 3
-    assert done.stderr == (
-        f"container-healthcheck: argument --url: {url!r} is not allowed: allowed is an http://"
-        " address, such as http://127.0.0.1:4246/container-healthcheck: see container-healthcheck"
-        " check --help\n"
+def test_a_url_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
+    said = (
+        f"--url: {url!r} is not allowed: allowed is an http:// address, such as"
+        " http://127.0.0.1:4246/container-healthcheck"
     )
+
+    done = command("check", "nope", "--url", url)
+    assert (done.returncode, done.stdout) == (3, f"UNKNOWN: nope: {said}\n")
+
+    done = command("check", "nope", "--json", "--url", url)
+    assert done.returncode == 3
+    assert json.loads(done.stdout) == {"code": None, "status": "error", "message": said}
+
+    done = command("drain", "nope", "--url", url, state_dir=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"container-healthcheck: {said}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_url_is_the_default(service: RunningService) -> None:
+    assert asking(service, "check", "nope", "--url", "").returncode == 2
 
 
 def test_a_url_without_the_prefix_is_told_of_it(own: RunningService, tmp_path: Path) -> None:
@@ -492,7 +504,8 @@ def test_a_url_without_the_prefix_is_told_of_it(own: RunningService, tmp_path: P
 
     done = command("drain", "nope", "--url", url, state_dir=tmp_path)
     assert (done.returncode, said in done.stderr) == (1, True)
-    assert f"whether {url} obeys it cannot be seen: no such path" in done.stderr
+    assert f"the mark stays, but whether {url} obeys it cannot be seen: no" in done.stderr
+    assert (tmp_path / "drains" / "nope.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -228,14 +228,19 @@ def test_a_folder_that_can_no_longer_be_listed_undrains_nothing(
     folder: DrainFolder, clock: Clock
 ) -> None:
     folder.add("bk_iam", "disk change", None)
-    assert folder.current().reason("bk_iam")
+    folder.add("bk_sops", "upgrade", clock.now + 60)
+    before = folder.current()
 
     folder.path.rename(folder.path.with_name("elsewhere"))
     folder.path.write_text("not a folder")
     clock.now += 2
 
-    assert "NotADirectoryError" in str(folder.current().reason("bk_iam"))
-    assert folder.current().reason("bk_sops") is None
+    assert folder.current() is before
+    assert set(before.marks) == {"bk_iam", "bk_sops"}
+
+    clock.now += 60
+
+    assert set(folder.current().marks) == {"bk_iam"}
 
     folder.path.unlink()
     folder.path.with_name("elsewhere").rename(folder.path)

@@ -31,6 +31,8 @@ LINES = [
     ("1A=no\nA B=no\nA=b", "b"),
     ("A='open", "open"),
     ('A="open', "open"),
+    ('A="b\\', "b"),
+    ("A=b\\", "b"),
     ("A=a=b", "a=b"),
 ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from container_healthcheck.parsing import parse_service_url
 from container_healthcheck.settings import (
     Settings,
     SettingsError,
@@ -162,6 +163,13 @@ def test_a_name_that_does_not_exist_is_refused(name: str, hint: str) -> None:
 def test_a_bad_engine_address_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=r"DOCKER_HOST: .* is not allowed"):
         Settings.from_environment({"DOCKER_HOST": url})
+
+
+@pytest.mark.parametrize("host", ["appo_1", "appo-1.example.", "10.0.0.1", "[::1]"])
+def test_a_service_may_be_asked_by_any_name_of_its_host(host: str) -> None:
+    url = f"http://{host}:4246/container-healthcheck"
+
+    assert parse_service_url(url) == url
 
 
 def test_the_engine_is_found_by_dockers_own_variables() -> None:
