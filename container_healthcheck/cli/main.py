@@ -98,7 +98,10 @@ def _service_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
 def _duration(text: str) -> timedelta:
     found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not found or not int(found.group(1)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: allowed are 90s, 30m, 2h, 1d")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time: allowed is a whole number from 1 to 999999 and s, m, h or d,"
+            " such as 30m"
+        )
     return timedelta(**{_UNITS[found.group(2)]: int(found.group(1))})
 
 
