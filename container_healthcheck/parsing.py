@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from container_healthcheck.model.names import PLACEHOLDER, is_app_code
 
@@ -109,10 +109,12 @@ def parse_probe_url(text: str) -> str:
     """An http:// address with the placeholder once in its path, or nothing."""
     if not text:
         return ""
+    parts = _http_address(text)
     if (
-        text.count(PLACEHOLDER) != 1
-        or not _is_plain_http(text)
-        or PLACEHOLDER not in urlsplit(text).path
+        parts is None
+        or not _is_plain_host(parts.hostname or "")
+        or text.count(PLACEHOLDER) != 1
+        or PLACEHOLDER not in parts.path
     ):
         raise ValueError(
             f"allowed is an http:// address with {PLACEHOLDER} once in its path, such as"
@@ -123,27 +125,25 @@ def parse_probe_url(text: str) -> str:
 
 def parse_service_url(text: str) -> str:
     """Where a service answers: any host that a name can be found for, and a path alone."""
-    try:
-        parts = urlsplit(text)
-        is_address = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address or not re.fullmatch(r"[!-~]+", text) or parts.query or parts.fragment:
+    parts = _http_address(text)
+    if parts is None or parts.query or parts.fragment:
         raise ValueError(
             "allowed is an http:// address, such as http://127.0.0.1:4246/container-healthcheck"
         )
     return text
 
 
-def _is_plain_http(url: str) -> bool:
+def _http_address(text: str) -> SplitResult | None:
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        parts = urlsplit(text)
+        is_address = parts.scheme == "http" and parts.hostname and parts.port != 0
     except ValueError:
-        return False
-    host = parts.hostname or ""
-    is_host = _HOST.fullmatch(host) or ":" in host
-    return bool(parts.scheme == "http" and is_host and port != 0 and re.fullmatch(r"[!-~]+", url))
+        return None
+    return parts if is_address and re.fullmatch(r"[!-~]+", text) else None
+
+
+def _is_plain_host(text: str) -> bool:
+    return ":" in text or bool(_HOST.fullmatch(text))
 
 
 def parse_probe_paths(text: str) -> Mapping[str, str]:

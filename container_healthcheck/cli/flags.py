@@ -30,10 +30,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default = shown(setting.metadata["default"])
         meaning = f"{setting.metadata['meaning']} (default: {default})"
         parse = setting.metadata["parse"]
-        _add(parser, setting.name.replace("_", "-"), parse, meaning)
+        flag = setting.name.replace("_", "-")
+        _add(parser, flag, parse, meaning)
         for name, known in _GO_NAMES.items():
             if known == setting.name:
-                _add(parser, name, parse, f"the same as --{setting.name.replace('_', '-')}")
+                _add(parser, name, parse, f"the same as --{flag}")
     _add(parser, "port", parse_port, "port to listen on, at the address of --bind")
     _add(parser, "ngx-port", parse_port, "probe each app at http://127.0.0.1:<port>/o/<app_code>/")
 
@@ -72,7 +73,7 @@ class _Quiet(argparse.ArgumentParser):
         raise ValueError(message)
 
 
-def checked(parse: Parser[Any]) -> Callable[[str], str]:
+def _checked(parse: Parser[Any]) -> Callable[[str], str]:
     """Makes a `type` for argparse that leaves the text as it is, if `parse` takes it."""
 
     def check(text: str) -> str:
@@ -89,7 +90,7 @@ def _add(parser: argparse.ArgumentParser, flag: str, parse: Parser[Any], meaning
     parser.add_argument(
         f"-{flag}",
         f"--{flag}",
-        type=checked(parse),
+        type=_checked(parse),
         metavar="VALUE",
         help=meaning.replace("%", "%%"),
     )

@@ -14,7 +14,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -130,28 +130,32 @@ class DrainFolder:
             return 0
 
     def _read_all(self) -> dict[str, Mark]:
-        names: list[str] = []
+        names: Iterable[str]
         known: Mapping[str, Mark] = {}
         complaint = ""
         try:
-            names = os.listdir(self.path)
-        except FileNotFoundError:
-            pass
+            names = self._listed()
         except OSError as error:
-            known = self._current.marks
-            names = [name + _SUFFIX for name in known]
+            names = known = self._current.marks
             complaint = (
                 f"the drain marks in {self.path} cannot be listed: {error.strerror}: new ones do"
                 " not count, nor any after a restart, until that is a folder this user may read"
             )
         self._complain(complaint)
-        found = (name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
-        marks = {name: self._read(name) for name in found if name == HOST or is_app_code(name)}
+        marks = {name: self._read(name) for name in names}
         return {
             name: known.get(name, mark) if mark.problem else mark
             for name, mark in marks.items()
             if mark is not None
         }
+
+    def _listed(self) -> list[str]:
+        try:
+            files = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        names = (file.removesuffix(_SUFFIX) for file in files if file.endswith(_SUFFIX))
+        return [name for name in names if name == HOST or is_app_code(name)]
 
     def _read(self, name: str) -> Mark | None:
         path = self._file(name)

@@ -504,7 +504,7 @@ def test_a_url_without_the_prefix_is_told_of_it(own: RunningService, tmp_path: P
 
     done = command("drain", "nope", "--url", url, state_dir=tmp_path)
     assert (done.returncode, said in done.stderr) == (1, True)
-    assert f"the mark stays, but whether {url} obeys it cannot be seen: no" in done.stderr
+    assert f"the mark stays, but whether {url} obeys it cannot be seen: no such path" in done.stderr
     assert (tmp_path / "drains" / "nope.json").is_file()
 
 
