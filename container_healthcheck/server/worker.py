@@ -21,28 +21,36 @@ from container_healthcheck.server.connections import end_of_requests
 MONITOR = "container_healthcheck"
 """Where the application keeps its Monitor, among its Flask extensions."""
 
+# How long a client that has connected has for its first request when the worker stops, in seconds;
+# gunicorn takes as long to see that it is to stop.
+_FIRST_REQUEST = 1.0
+
 
 class Worker(GeventWorker):  # type: ignore[misc]
     """A gevent worker of this service.
 
     Gunicorn would wait for idle keep-alive connections when it stops, and refuse new ones then:
-    they are ended at once, so that a restart is short.
+    they are ended at once, so that a restart is short. Not those that are yet to ask for the first
+    time: that request is on its way, and its client has no reason to ask again.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._new: set[socket.socket] = set()
         self._idle: set[socket.socket] = set()
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serves one connection."""
-        self._idle.add(client)
+        self._new.add(client)
         try:
             super().handle(listener, client, addr)
         finally:
+            self._new.discard(client)
             self._idle.discard(client)
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
         """Answers one request of a connection."""
+        self._new.discard(sock)
         self._idle.discard(sock)
         super().handle_request(listener_name, req, sock, addr)
         self._idle.add(sock)
@@ -67,7 +75,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """Stops gracefully: nobody is kept waiting for a change."""
         super().handle_exit(sig, frame)
         # A signal handler must not wait for the board's lock.
-        gevent.spawn(self.stop_monitor)
+        gevent.spawn(self._stop)
+
+    def _stop(self) -> None:
+        self.stop_monitor()
+        connected = list(self._new)
+        gevent.sleep(_FIRST_REQUEST)
+        for client in self._new.intersection(connected):
+            end_of_requests(client)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """Stops like that too, on Ctrl-C: gevent would print a trace of gunicorn's own way."""

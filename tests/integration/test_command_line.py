@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 from container_healthcheck import __version__
 from sandbox.private_engine import PrivateEngine
 from sandbox.proxy import EngineProxy
-from sandbox.running_service import PREFIX, SOURCE, RunningService, ask
+from sandbox.running_service import PREFIX, SOURCE, RunningService, ask, ask_on
 from sandbox.waiting import free_port, wait_for, wait_until
 
 Run = Callable[..., Any]
@@ -350,6 +352,35 @@ def test_a_reload_replaces_the_workers_and_refuses_nobody(
         assert service.code(app_code) == 0
 
 
+def test_a_client_that_has_connected_is_answered_by_a_worker_that_stops(
+    engine: PrivateEngine,
+) -> None:
+    with RunningService(engine.url, workers=1) as service:
+        [worker] = service.workers()
+        with (
+            closing(http.client.HTTPConnection(service.host, service.port, timeout=60)) as idle,
+            closing(http.client.HTTPConnection(service.host, service.port, timeout=60)) as new,
+        ):
+            new.connect()
+            # Connections are accepted in turn.
+            assert ask_on(idle, service.prefix + "/health").status == 200
+            os.kill(worker, signal.SIGTERM)
+            assert idle.sock.recv(1) == b""
+
+            assert ask_on(new, service.prefix + "/health").status == 200
+
+
+def test_clients_that_never_ask_do_not_keep_a_worker(engine: PrivateEngine) -> None:
+    with (
+        RunningService(engine.url, workers=1) as service,
+        socket.create_connection((service.host, service.port)) as silent,
+    ):
+        assert service.code("nope") == 12
+        assert service.stop() == 0
+        assert silent.recv(1) == b""
+    assert "graceful timeout" not in service.final_log
+
+
 def test_no_control_socket_is_opened(engine: PrivateEngine, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     with RunningService(engine.url, environment=home) as service:
@@ -626,7 +657,12 @@ def test_output_that_finds_no_room_is_said() -> None:
 def test_list_is_a_table(own: RunningService, run: Run, app_code: str) -> None:
     run(f"own.{app_code}-1")
     becomes(own, app_code, 0)
-    done = asking(own, "list")
+    # A worker that is not the lead hears a moment later since when.
+    done = wait_until(
+        lambda: asking(own, "list"),
+        lambda done: re.search(r" \d\d:\d\d:\d\d ", done.stdout) is not None,
+        "since when it is so",
+    )
 
     assert done.returncode == 0
     header, row = done.stdout.splitlines()
