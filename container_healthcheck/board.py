@@ -1,62 +1,57 @@
-"""The board: where checks read what can be said now, and where callers wait for changes."""
+"""The board: where checks read, and where clients wait for a change."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from container_healthcheck.model.drains import Drains
-from container_healthcheck.model.history import History
-from container_healthcheck.model.probes import Observed
+from container_healthcheck.model.host_state import HostState
 from container_healthcheck.model.report import Report
-from container_healthcheck.model.snapshot import Snapshot
+
+# How long an answer waits for what another worker may already have answered, in seconds.
+LONGEST_CATCH_UP = 1.0
 
 
 class Board:
-    """Joins the newest snapshot, the probe failures and the drain marks into reports.
+    """Holds the host state of this worker and the report that follows from it.
 
-    `drains` returns the marks in force, the same object until they change; `history` and `observed`
-    are what all workers know, once `catch_up` was called all that any of them has said so far.
-    Publishing is the monitor's; checks read at any time.
-    The lock is held for as long as a report takes to make, and whoever holds it waits for no other.
+    `latest` returns the position of the last message that the leader has published: an answer waits
+    until this worker has applied that message, so that no client sees an older state after a newer
+    one, whichever workers it asks. When the message does not arrive in time (the leader was killed
+    or is frozen), this worker answers from what it has.
+
+    Messages are applied by one thread at a time; checks read at any time and take the lock only to
+    renew an outdated report.
     """
 
     def __init__(
         self,
-        drains: Callable[[], Drains],
+        state: HostState,
         *,
         stale_after: float,
-        history: History | None = None,
-        observed: Callable[[], Observed] = Observed,
-        catch_up: Callable[[], None] = lambda: None,
+        latest: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.history = history or History()
-        self.observed = observed
-        self.catch_up = catch_up
-        self._drains = drains
+        self.state = state
         self._stale_after = stale_after
+        self._latest = latest
         self._clock = clock
-        self._snapshot = Snapshot()
-        self._failing: Mapping[str, str] = {}
-        self._touched: set[str] = set()
-        self._judged: set[str] = set()
         self._changed = threading.Condition()
-        self._report = self._make(None)
-        self._announced: tuple[Report, int] | None = None
+        self._report = self._made(state, None)
+        self._not_waited_for = 0
         self._waiting = 0
         self._closing = False
 
     @property
     def waiting_clients(self) -> int:
-        """How many callers wait for a change."""
+        """How many clients of this worker wait for a change."""
         return self._waiting
 
     @property
     def age(self) -> float | None:
         """How old the snapshot is, in seconds, or None when there has been none."""
-        confirmed_at = self._snapshot.confirmed_at
+        confirmed_at = self.state.snapshot.confirmed_at
         return None if confirmed_at is None else max(self._clock() - confirmed_at, 0.0)
 
     def close(self) -> None:
@@ -65,35 +60,32 @@ class Board:
         with self._changed:
             self._changed.notify_all()
 
-    def publish(
-        self, snapshot: Snapshot, failing: Mapping[str, str], touched: frozenset[str]
-    ) -> frozenset[str]:
-        """Takes the newest of both, in which `touched` apps are new. Returns what `look` does."""
-        with self._changed:
-            self._snapshot, self._failing = snapshot, failing
-            self._touched |= touched
-            return self.look()
+    def evaluate(self, state: HostState, affected: frozenset[str] | None) -> Report:
+        """The report on a state that is not shown yet.
 
-    def look(self) -> frozenset[str]:
-        """Wakes who waits when there is news. Returns the apps judged since the last look.
-
-        Marks change and snapshots grow stale without anybody publishing that.
+        Only the `affected` apps are new in it, or, for None, all of them.
         """
+        if affected is None:
+            return self._made(state, None)
+        return self._made(state, self._report, affected)
+
+    def show(self, state: HostState, report: Report) -> None:
+        """Answers from this state from now on, and wakes the clients that wait."""
         with self._changed:
-            news = self.report(), self.history.revision
-            if news == self._announced:
-                return frozenset()
-            self._announced = news
-            judged, self._judged = frozenset(self._judged), set()
-            # Not only when it differs from the last one announced: a check may have shown another
-            # in between, from which somebody waits for a change.
+            self.state, self._report = state, report
             self._changed.notify_all()
-            return judged
+
+    def publish(self, state: HostState, affected: frozenset[str] | None) -> Report:
+        """Evaluates a state and shows it."""
+        report = self.evaluate(state, affected)
+        self.show(state, report)
+        return report
 
     def report(self) -> Report:
-        """What can be said now."""
-        report = self._report
-        return report if self._is_current(report) else self._renewed()
+        """What can be answered now."""
+        if self._latest() > self.state.position:
+            self._catch_up()
+        return self._fresh()
 
     def wait(self, is_known: Callable[[Report], bool], timeout: float) -> Report:
         """The first report that the caller does not know, or the newest when the time is up.
@@ -106,37 +98,40 @@ class Board:
             try:
                 while True:
                     report = self.report()
-                    left = deadline - self._clock()
-                    if not is_known(report) or left <= 0 or self._closing:
+                    now = self._clock()
+                    if not is_known(report) or now >= deadline or self._closing:
                         return report
-                    self._changed.wait(left)
+                    # A snapshot becomes stale without a message.
+                    self._changed.wait(min(deadline, report.valid_until) - now)
             finally:
                 self._waiting -= 1
 
-    def _is_current(self, report: Report) -> bool:
-        return (
-            report.snapshot is self._snapshot
-            and report.failing is self._failing
-            and report.drains is self._drains()
-            and self._clock() < report.valid_until
-        )
-
-    def _renewed(self) -> Report:
+    def _catch_up(self) -> None:
+        target = self._latest()
+        if target <= self._not_waited_for:
+            return
         with self._changed:
-            if not self._is_current(self._report):
-                self._report = self._make(self._report)
-            return self._report
+            if not self._changed.wait_for(
+                lambda: self.state.position >= target or self._closing, LONGEST_CATCH_UP
+            ):
+                self._not_waited_for = target
 
-    def _make(self, before: Report | None) -> Report:
-        touched, self._touched = self._touched, set()
-        report = Report(
-            self._snapshot,
-            self._failing,
-            self._drains(),
+    def _fresh(self) -> Report:
+        if self._clock() >= self._report.valid_until:
+            with self._changed:
+                if self._clock() >= self._report.valid_until:
+                    self._report = self._made(self.state, self._report)
+        return self._report
+
+    def _made(
+        self, state: HostState, before: Report | None, affected: frozenset[str] = frozenset()
+    ) -> Report:
+        return Report(
+            state.snapshot,
+            state.probes.failing,
+            state.drains,
             now=self._clock(),
             stale_after=self._stale_after,
             before=before,
-            touched=touched,
+            affected=affected,
         )
-        self._judged |= report.judged
-        return report

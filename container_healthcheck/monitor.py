@@ -1,274 +1,239 @@
-"""The monitor of one worker process: wires what is seen to what is answered.
+"""The monitor: one worker's part. It follows the leader, or becomes the leader and observes.
 
-In production its threads are greenlets of one worker (gevent patches the standard library): the
-watcher's and its stream's, the prober's, one for each probe under way, and the loop in here. They
-change places only where they wait, for a socket, a lock or the clock. The tests run them as
-threads.
-
-Locks are taken in this order: the monitor's, then the ledger's (between processes), the board's or
-the prober's. Checks take none of them, but for the board's when a report has to be made.
+Whichever it does, the board answers from the same host state.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import replace
 
 from container_healthcheck.board import Board
-from container_healthcheck.chronicle import Chronicle
-from container_healthcheck.held_back import HeldBack
-from container_healthcheck.journal import Journal
-from container_healthcheck.model.probes import INTERNAL, LastProbe
-from container_healthcheck.model.records import Probed
-from container_healthcheck.model.returns import Returns
-from container_healthcheck.model.serving import UNASKED, Serving
+from container_healthcheck.model.counters import Counters
+from container_healthcheck.model.host_state import HostState
+from container_healthcheck.model.message import MalformedMessageError
+from container_healthcheck.model.probe_state import ProbeStates
 from container_healthcheck.model.snapshot import Snapshot
-from container_healthcheck.observers.archive import Archive
-from container_healthcheck.observers.attempts import Attempts
-from container_healthcheck.observers.drain_folder import DrainFolder
-from container_healthcheck.observers.engine import Bounded, Engine
-from container_healthcheck.observers.ledger import Ledger
-from container_healthcheck.observers.probe import probe
-from container_healthcheck.observers.prober import Prober, Spawn, in_thread
-from container_healthcheck.observers.replica import Replica, since_boot
-from container_healthcheck.observers.sheet import Sheet
-from container_healthcheck.observers.watcher import Watcher
+from container_healthcheck.observer import VALID_INTERVALS, Observer, Runtime
+from container_healthcheck.relay.follower import follow
+from container_healthcheck.relay.leadership import LEASE, Leadership, Term
+from container_healthcheck.relay.publisher import Publisher
+from container_healthcheck.relay.shared import SharedMemory, first_position
 from container_healthcheck.settings import Settings
+from container_healthcheck.storage.saver import Saver
+from container_healthcheck.storage.state_file import Saved, StateFile, StateFileError
 
 log = logging.getLogger(__name__)
 
-# Gunicorn ends a worker that is not up after 30 s. In seconds.
-LONGEST_START = 10.0
-# How often others' records, marks and the snapshot's age are looked at, in seconds: while somebody
-# waits for a change, and otherwise. Waking up is what an idle worker's time goes into.
-LOOK_PAUSE, IDLE_PAUSE = 0.05, 0.2
-# An app that has come back is asked this often until it answers, in seconds.
-RETURNING_INTERVAL = 1.0
-# How many intervals what a probe saw counts for a successor of this service. An app that hangs is
-# asked less often: whenever its probe has run out of time.
-VALID_INTERVALS = 3
-
-
-class Shared(NamedTuple):
-    """What the workers of one master share: descriptors of two files, and who leads."""
-
-    ledger: int
-    sheet: int
-    is_lead: Callable[[], bool]
+# How long a worker that has just started waits until it can answer, in seconds: gunicorn ends one
+# that takes longer than its own time-out. A snapshot from the state file can be answered from.
+LONGEST_START, SHORT_START = 5.0, 1.0
+# How long a disk may take to read the state file, in seconds.
+DISK_PATIENCE = 2.0
+# How long a leader that is being replaced waits for its successor, in seconds.
+HANDOVER = 2.0
+# How often the leader ticks, and a worker without a leader looks for one, in seconds.
+TICK, SEARCH = 0.2, 0.02
 
 
 class Monitor:
-    """Watches and probes in the background; the board answers from memory.
-
-    `bounded` limits the time of a whole question to the engine, `spawn` runs a probe beside the
-    others.
-    """
+    """Keeps this worker's board up to date, in a thread of its own."""
 
     def __init__(
-        self,
-        settings: Settings,
-        shared: Shared,
-        *,
-        bounded: Bounded | None = None,
-        spawn: Spawn = in_thread,
+        self, settings: Settings, shared: SharedMemory, runtime: Runtime | None = None
     ) -> None:
         self._settings = settings
-        self._is_lead = shared.is_lead
-        sheet = Sheet(shared.sheet)
-        self._replica = Replica(
-            Ledger(shared.ledger),
-            Serving(fall=settings.probe_fall, rise=settings.probe_rise),
-            {
-                kind: Archive(settings.state_dir, kind, str(settings.bind))
-                for kind in ("serving", "history")
-            },
-            valid_for=VALID_INTERVALS * max(settings.probe_interval, settings.probe_timeout),
-            is_probed=self._is_probed,
-        )
+        self._shared = shared
+        self._runtime = runtime or Runtime()
         self.board = Board(
-            DrainFolder(settings.state_dir).current,
+            HostState(settings.name_pattern),
             stale_after=settings.stale_after,
-            history=self._replica.history,
-            observed=sheet.read,
-            catch_up=self.look,
+            latest=lambda: shared.position,
         )
-        self._journal = Journal(self._replica.history)
-        self._prober = Prober(self._ask, interval=settings.probe_interval, spawn=spawn)
-        self._watcher = Watcher(
-            lambda timeout: Engine(settings, timeout=timeout, bounded=bounded),
-            self.on_snapshot,
-            pattern=settings.name_pattern,
-            docker_timeout=settings.docker_timeout,
-            resync_interval=settings.resync_interval,
-        )
-        self._chronicle = Chronicle(
-            self._journal, self._replica, sheet, lambda: self._watcher.events
-        )
-        self._returns = Returns()
-        self._held_back = HeldBack(self._replica, self._returns)
-        self._snapshot = Snapshot()
+        self._leadership = Leadership(shared)
+        self._file = StateFile(settings.state_dir, str(settings.bind))
+        self._saver = Saver(self._file, self._runtime.offload)
+        self._reloads = shared.reloads
         self._leads = False
-        self._attempt = Attempts().attempt
-        self._stopping = False
-        self._lock = threading.RLock()
+        self._is_ready = threading.Event()
+        self._is_stopping = False
+        self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
+    @property
+    def leads(self) -> bool:
+        """True while this worker is the leader."""
+        return self._leads
+
     def start(self) -> None:
-        """Begins to observe, and waits (not long) for the first snapshot.
+        """Begins, and waits (not long) until this worker can answer.
 
         So a worker that has just started does not refuse apps that are healthy, and does not call
         healthy what others know to be failing.
         """
-        self.open()
-        self._prober.start()
-        self._watcher.start()
-        self._watcher.wait_tried(min(2 * self._settings.docker_timeout, LONGEST_START))
         self._thread.start()
-
-    @property
-    def number(self) -> int:
-        """How many records this worker has read."""
-        return self._replica.number
-
-    def open(self) -> None:
-        """Learns what other workers know, or what a service before this one has kept."""
-        with self._lock:
-            self._attempt("read", self._replica.read)
-            self._publish(frozenset(self._replica.serving.failing))
+        self._is_ready.wait(LONGEST_START)
 
     def stop(self) -> None:
-        """Ends the observers and all waiting clients, and keeps what is known.
+        """Ends all waiting clients; another worker is to lead. Returns at once.
 
-        Called again it keeps nothing: another worker may have written since.
+        Until `end` this worker still answers, from what it observes or receives.
         """
-        self._stopping = True
-        self._watcher.stop()
-        self._prober.stop()
+        self._is_stopping = True
         self.board.close()
-        with self._lock:
-            if self._leads:
-                self._attempt("keep", lambda: self._replica.keep(at_once=True))
-                self._attempt("show", lambda: self._chronicle.show(at_once=True))
-                self._leads = False
 
-    def on_snapshot(
-        self, snapshot: Snapshot, touched: frozenset[str], started: Mapping[str, str]
-    ) -> None:
-        """Takes the watcher's newest snapshot, in which the `touched` apps are new.
-
-        An app that has come back is held back before it can be answered from this snapshot.
-        """
-        with self._lock:
-            self._snapshot = snapshot
-            returns = self._returns.observe(snapshot, touched, started, self._replica.number)
-            for app_code in touched:
-                self._aim(app_code)
-            self._held_back.add(each for each in returns if self._is_probed(each.app_code))
-            self._publish(touched | self._tell_returns())
-            self._look_after()
-        self._journal.write()
+    def end(self) -> None:
+        """Ends this worker's part, once a leader has handed over and has saved what is known."""
+        self.stop()
+        if self._leads and self._shared.reloads != self._reloads:
+            # The master is replacing all workers: one of the new ones is to take over.
+            deadline = time.monotonic() + HANDOVER
+            while self._leads and time.monotonic() < deadline:
+                time.sleep(SEARCH)
+        self._has_ended.set()
+        if self._leads:
+            self._thread.join(SHORT_START)
+        self._saver.flush(SHORT_START)
 
     def _run(self) -> None:
-        while not self._stopping:
-            time.sleep(LOOK_PAUSE if self.board.waiting_clients else IDLE_PAUSE)
+        while not self._has_ended.is_set():
             try:
-                self.look()
+                self._follow_or_lead()
+            except MalformedMessageError as error:
+                log.warning("the leader sends what cannot be used: %s; connecting again", error)
+                self._has_ended.wait(TICK)
             except Exception:
-                log.exception("the monitor stumbled; it goes on")
+                log.exception("unexpected error in the monitor; continuing")
+                self._has_ended.wait(TICK)
 
-    def look(self) -> None:
-        """Takes what the other workers have told, and what nobody tells: marks, and age."""
-        with self._lock:
-            self._publish_if(self._attempt("read", self._replica.read) | self._tell_returns())
-            self._look_after()
-        self._journal.write()
+    def _follow_or_lead(self) -> None:
+        if not self._should_succeed() and (connection := self._leadership.connect()) is not None:
+            self._follow(connection)
+        elif not self._is_stopping and (term := self._leadership.stand(self._position)) is not None:
+            self._lead(term)
+        else:
+            self._has_ended.wait(SEARCH)
 
-    def _look_after(self) -> None:
-        """What follows from a new report, whoever made it."""
-        self._chronicle.judged(self.board.look())
-        report = self.board.report()
-        # Whoever is stopping has left the lead to another.
-        leads = not self._stopping and self._is_lead()
-        self._journal.note_engine(report, silently=not leads)
-        if not leads:
-            self._chronicle.leave_to_lead()
-            return
-        if not self._leads:
-            self._begin_to_lead()
-        told = self._attempt("tell", lambda: self._chronicle.tell(self.board.report()))
-        self._publish_if(told | self._attempt("keep", self._replica.keep))
-        self._attempt("show", self._chronicle.show)
+    @property
+    def _position(self) -> int:
+        return self.board.state.position
 
-    def _begin_to_lead(self) -> None:
+    def _should_succeed(self) -> bool:
+        """True when the leader has resigned and this worker knows all that it has published."""
+        is_current = self._position >= self._shared.position
+        return self._shared.is_resigned and is_current and not self._is_stopping
+
+    # --- following
+
+    def _follow(self, connection: socket.socket) -> None:
+        term = self._shared.term
+
+        def is_over() -> bool:
+            is_alive = self._shared.term == term and self._shared.silence < LEASE
+            return not is_alive or self._has_ended.is_set() or self._should_succeed()
+
+        with connection:
+            follow(connection, self._settings.name_pattern, self._show, is_over)
+
+    def _show(self, state: HostState, affected: frozenset[str] | None) -> None:
+        self.board.publish(state, affected)
+        self._is_ready.set()
+
+    # --- leading
+
+    def _lead(self, term: Term) -> None:
+        if self._shared.reloads or term.number > 1:
+            log.info("this worker is the leader now")
+        state = self.board.state if self._position else self._saved_state()
+        state = replace(state, position=first_position(term.number))
+        self.board.publish(state, None)
+        publisher = Publisher(term, self._shared, state)
+        observer = Observer(self._settings, term, self.board, publisher, self._saver, self._runtime)
         self._leads = True
-        self._chronicle.begin(self.board.report(), self._returns.live)
-        if self._settings.probe_url:
-            self._prober.lead()
-            self._ask_soon(self._replica.serving.failing)
-
-    def _aim(self, app_code: str) -> None:
-        is_live = app_code in self._returns.live and self._is_probed(app_code)
-        self._prober.aim(app_code, is_live=is_live)
-        if not is_live:
-            self._chronicle.forget(app_code)
-
-    def _is_probed(self, app_code: str) -> bool:
-        return self._settings.probe_target(app_code) is not None
-
-    def _tell_returns(self) -> frozenset[str]:
-        held_back = self._held_back.apps
-        if not held_back:
-            return held_back
-        return held_back | self._attempt("return", self._held_back.tell)
-
-    def _ask(self, app_code: str) -> None:
-        url = self._settings.probe_target(app_code)
-        if url is None:
-            return
-        after = self._replica.number
-        asked_at, began = time.time(), time.monotonic()
         try:
-            seen = probe(url, self._settings.probe_timeout)
-        except Exception as error:
-            log.exception("the probe of %s stumbled", app_code)
-            seen = f"{INTERNAL}: {error!r}"
-        last = LastProbe(seen, round(asked_at, 3), round(time.monotonic() - began, 6))
-        with self._lock:
-            if app_code in self._returns.live:
-                self._chronicle.probed(app_code, last)
-        self.take_probe(Probed(app_code, seen, after, since_boot()))
+            publisher.start()
+            self._observe(observer, term)
+        finally:
+            observer.stop()
+            publisher.close()
+            self._leads = False
 
-    def take_probe(self, record: Probed) -> None:
-        """Takes what a probe saw. What it saw of an app that has died meanwhile is no news."""
-        serving = self._replica.serving
-        with self._lock:
-            if record.app_code not in self._returns.live:
-                return
-            if serving.would_change(record):
-                told = self._attempt("probe", lambda: self._replica.tell(lambda: [record]))
-                self._publish_if(told)
-                self._look_after()
-            elif serving.app(record.app_code).awaited:
-                # It came back while it was being asked.
-                self._prober.ask_soon(record.app_code)
-        self._journal.write()
+    def _observe(self, observer: Observer, term: Term) -> None:
+        begun = threading.Thread(target=self._begin, args=(observer,), daemon=True)
+        begun.start()
+        has_resigned = False
+        while not (term.is_over or self._has_ended.is_set()):
+            self._shared.beat()
+            try:
+                observer.tick()
+            except Exception:
+                log.exception("unexpected error in the observer; continuing")
+            if self._is_stopping and not has_resigned:
+                has_resigned = True
+                self._shared.resign(term.number)
+                observer.announce()
+            self._has_ended.wait(SEARCH if self._is_stopping else TICK)
+        observer.save()
 
-    def _ask_soon(self, app_codes: Iterable[str]) -> None:
-        """Asks those of these apps that are awaited, for the first time or once more."""
-        for app_code in app_codes:
-            app = self._replica.serving.app(app_code)
-            if app.awaited and app_code in self._returns.live:
-                again = min(RETURNING_INTERVAL, self._settings.probe_interval)
-                self._prober.ask_soon(app_code, 0 if app.seen == UNASKED else again)
+    def _begin(self, observer: Observer) -> None:
+        knows = self.board.state.snapshot.confirmed_at is not None
+        longest = min(2 * self._settings.docker_timeout, LONGEST_START)
+        try:
+            observer.start(SHORT_START if knows else longest)
+        finally:
+            self._is_ready.set()
 
-    def _publish_if(self, touched: frozenset[str]) -> None:
-        if touched:
-            self._publish(touched)
+    def _saved_state(self) -> HostState:
+        """What the state file holds and is still valid."""
+        saved = self._load()
+        empty = HostState(self._settings.name_pattern)
+        if saved is None:
+            return empty
+        state = replace(saved.state, counters=Counters())
+        if saved.saved_at is None:
+            log.info("%s is from before a reboot: only the history counts", self._file.path)
+            return state
+        now = time.monotonic()
+        confirmed_at = state.snapshot.confirmed_at
+        if confirmed_at is None or not 0 <= now - confirmed_at < self._settings.stale_after:
+            state = replace(state, snapshot=Snapshot(), engine_time=0)
+        settings = self._settings
+        valid_for = VALID_INTERVALS * max(settings.probe_interval, settings.probe_timeout)
+        if now - saved.saved_at >= valid_for:
+            self._report_outdated(state.probes, valid_for)
+            state = replace(state, probes=ProbeStates())
+        return state
 
-    def _publish(self, touched: frozenset[str]) -> None:
-        news = self.board.publish(self._snapshot, self._held_back.failing, touched)
-        self._chronicle.judged(news)
-        self._ask_soon(touched)
+    def _report_outdated(self, probes: ProbeStates, valid_for: float) -> None:
+        failing = filter(self._settings.probe_target, sorted(probes.failing))
+        if app_codes := ", ".join(failing):
+            log.warning(
+                "%s says nothing about the last %g s of %.200s: presumed healthy until probed",
+                self._file.path,
+                valid_for,
+                app_codes,
+            )
+
+    def _load(self) -> Saved | None:
+        found: list[Saved | None] = []
+
+        def load() -> None:
+            try:
+                found.append(self._file.load(self._settings.name_pattern))
+            except StateFileError as error:
+                found.append(None)
+                log.warning("%s: apps are presumed healthy until they are probed", error)
+
+        # The disk may hang, and then the start must not.
+        loading = threading.Thread(
+            target=lambda: self._runtime.offload(load), name="state file", daemon=True
+        )
+        loading.start()
+        loading.join(DISK_PATIENCE)
+        if not found:
+            log.warning("%s cannot be read: the disk does not answer", self._file.path)
+            return None
+        return found[0]

@@ -63,7 +63,9 @@ class Settings:
         10.0, parse_seconds(0.5, 300), "time from one full list of the containers to the next, s"
     )
     stale_after: float = _setting(
-        15.0, parse_seconds(1, 600), "age from which an unconfirmed picture is not answered from, s"
+        15.0,
+        parse_seconds(1, 600),
+        "age from which an unconfirmed snapshot is not answered from, s",
     )
     name_pattern: NamePattern = _setting(
         NamePattern(r"{app_code}(-\d+|\d{10})?"),

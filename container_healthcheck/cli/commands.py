@@ -12,8 +12,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -27,6 +27,10 @@ from container_healthcheck.model.verdict import Code
 from container_healthcheck.observers.drain_folder import DrainFolder
 from container_healthcheck.parsing import parse_service_url
 from container_healthcheck.settings import Settings, SettingsError, environment_name, refusal
+
+# The service reads the marks five times a second. How long `drain` waits until it has, and how long
+# it pauses before it asks again, in seconds.
+LONGEST_CONFIRMATION, CONFIRMATION_PAUSE = 3.0, 0.05
 
 HEALTHY, FAILED = 0, 1
 NOT_HEALTHY, UNKNOWN = 2, 3
@@ -76,7 +80,10 @@ def _check_direct(settings: Settings, app_code: str, timeout: float) -> dict[str
         snapshot = Snapshot(fault=error.fault)
     finally:
         engine.close()
-    drains = DrainFolder(settings.state_dir).current()
+    folder = DrainFolder(settings.state_dir)
+    drains = folder.current()
+    if folder.problem:
+        complain(folder.problem, UNKNOWN)
     report = Report(snapshot, drains=drains, now=now, stale_after=settings.stale_after)
     return formatter.verdict_fields(report.verdict(app_code))
 
@@ -213,9 +220,9 @@ def drain(parsed: argparse.Namespace, settings: Settings) -> int:
 
 
 def _confirm(parsed: argparse.Namespace, settings: Settings, url: str, app_code: str) -> int:
-    """Sees that the service obeys the mark: it may look in another folder."""
+    """Waits until the service obeys the mark: it may read another folder."""
     try:
-        answer = ask(url, f"/apps/health/{app_code}", parsed.timeout, {"all": "true"})
+        answer = _ask_until(url, app_code, parsed.timeout, lambda code: code == Code.DRAINED)
     except ServiceError as error:
         print(f"the mark waits for the service: {error}", file=sys.stderr)
         return 0
@@ -237,10 +244,24 @@ def _confirm(parsed: argparse.Namespace, settings: Settings, url: str, app_code:
     )
 
 
+def _ask_until(
+    url: str, app_code: str, timeout: float, is_obeyed: Callable[[int], bool]
+) -> dict[str, Any]:
+    """What the service says of an app once it obeys, or after a while. Raises ServiceError."""
+    deadline = time.monotonic() + min(timeout, LONGEST_CONFIRMATION)
+    while True:
+        answer = ask(url, f"/apps/health/{app_code}", timeout, {"all": "true"})
+        is_over = answer["code"] == Code.BAD_REQUEST or time.monotonic() >= deadline
+        if is_over or is_obeyed(answer["code"]):
+            return answer
+        time.sleep(CONFIRMATION_PAUSE)
+
+
 def undrain(parsed: argparse.Namespace, settings: Settings) -> int:
     """Ends a drain. Raises SettingsError for what is no app code."""
     folder = DrainFolder(settings.state_dir)
     name, what = _drain_target(parsed)
+    url = _url(parsed, settings)
     try:
         was_drained = folder.remove(name)
         folder.remove_ended()
@@ -249,6 +270,11 @@ def undrain(parsed: argparse.Namespace, settings: Settings) -> int:
     print(f"{what} is drained no more" if was_drained else f"{what} was not drained")
     if name != HOST and (reason := folder.current().reason(name)):
         print(f"but {reason}")
+    elif was_drained:
+        with suppress(ServiceError):
+            # Until it has read the folder again, a check would still say that the app is drained.
+            app_code = "host" if name == HOST else name
+            _ask_until(url, app_code, parsed.timeout, lambda code: code != Code.DRAINED)
     return 0
 
 

@@ -222,6 +222,7 @@ def _add_undrain(subparsers: Any) -> None:
     )
     undrain.set_defaults(run=_with_settings(commands.undrain), wrong_call=WRONG_CALL)
     _add_target(undrain)
+    _add_service(undrain)
 
 
 def _add_completion(subparsers: Any) -> None:

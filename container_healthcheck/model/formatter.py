@@ -12,9 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from container_healthcheck.model.container import Container
-from container_healthcheck.model.history import History
-from container_healthcheck.model.probes import LastProbe
-from container_healthcheck.model.records import Changed
+from container_healthcheck.model.counters import LastProbe
+from container_healthcheck.model.history import Change, History
 from container_healthcheck.model.verdict import Code, Verdict
 
 SHORT_ID = 10
@@ -62,7 +61,7 @@ def overview(
     )
 
 
-def changes_body(changes: Iterable[Changed]) -> bytes:
+def changes_body(changes: Iterable[Change]) -> bytes:
     """The body of the list of changes."""
     return _encode(_envelope(Code.HEALTHY, [asdict(change) for change in changes]))
 

@@ -1,9 +1,6 @@
-"""What probes saw, for those who look at it; what it means is judged in `serving`."""
+"""What a probe can see, in the words of messages and as the `reason` of a metric."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import NamedTuple
 
 TIMEOUT = "no answer within"
 CLOSED = "connection closed without an answer"
@@ -24,27 +21,7 @@ _REASONS = {
 }
 _OTHER = "unreachable"
 REASONS = (*_REASONS.values(), _OTHER)
-"""Every `reason_of` there is."""
-
-
-class LastProbe(NamedTuple):
-    """`asked_at` is in seconds since the epoch, it took `seconds`; `seen` is None for a pass."""
-
-    seen: str | None
-    asked_at: float
-    seconds: float
-
-
-class Observed(NamedTuple):
-    """What the worker that leads has seen, for all to show.
-
-    The latest probe of each app; how many probes have failed, by app and reason; how many events
-    the engine has told of, by action.
-    """
-
-    probes: Mapping[str, LastProbe] = {}
-    failures: Mapping[str, Mapping[str, int]] = {}
-    events: Mapping[str, int] = {}
+"""Every value of `reason_of`."""
 
 
 def reason_of(seen: str) -> str:

@@ -1,7 +1,7 @@
-"""The report: everything that can be said at one moment.
+"""The report: the verdicts on all apps at one moment.
 
-A report does not change; what it works out on demand, it keeps. The next one is made from it, and
-only the apps that something happened to are judged again: a change costs the same with many apps.
+A report does not change; what it computes on demand, it keeps. The next one is made from it, and
+only the affected apps are evaluated again: a change costs the same with many apps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from container_healthcheck.model import formatter
 from container_healthcheck.model.drains import HOST, Drains
 from container_healthcheck.model.snapshot import Snapshot
-from container_healthcheck.model.verdict import Code, Fault, Verdict, judge
+from container_healthcheck.model.verdict import Code, Fault, Verdict, evaluate
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _ETAG_BITS = 128
@@ -39,8 +39,8 @@ class Report:
 
     `failing` holds what was seen of each app that must not be called healthy. `now` and
     `stale_after` are in seconds, `now` on the clock of the snapshot's `confirmed_at`. With the
-    report `before` this one, only the `touched` apps, whose containers or probes have changed, and
-    those whose drain has, are judged again; `judged` are the apps that were.
+    report `before` this one, only the `affected` apps, whose containers or probes have changed, and
+    those whose drain has, are evaluated again; `evaluated` are the apps that were.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Report:
         now: float,
         stale_after: float,
         before: Report | None = None,
-        touched: Iterable[str] = (),
+        affected: Iterable[str] = (),
     ) -> None:
         self.snapshot = snapshot
         self.failing = failing
@@ -64,12 +64,12 @@ class Report:
         self._sum = 0
         if before is not None:
             self._answers, self._sum = dict(before._answers), before._sum
-        self.judged = self._to_judge(before, touched)
-        self._judge(self.judged)
+        self.evaluated = self._to_evaluate(before, affected)
+        self._evaluate(self.evaluated)
 
-    def _to_judge(self, before: Report | None, touched: Iterable[str]) -> frozenset[str]:
+    def _to_evaluate(self, before: Report | None, affected: Iterable[str]) -> frozenset[str]:
         if before is not None and before.fault == self.fault:
-            again = {*touched, *self.drains.changed_since(before.drains)}
+            again = {*affected, *self.drains.changed_since(before.drains)}
             if HOST not in again:
                 return frozenset(again)
         return self.snapshot.apps | self.drains.apps | self._answers.keys()
@@ -82,7 +82,7 @@ class Report:
         """The answer to a check of one app, which need not be an app that exists."""
         # Of others than the listed apps nothing is kept: what callers make up must not fill the
         # memory.
-        return self._answers.get(app_code) or Answer(self._judged(app_code))
+        return self._answers.get(app_code) or Answer(self._verdict(app_code))
 
     def is_listed(self, app_code: str) -> bool:
         """True for an app that has a container or a drain mark."""
@@ -105,19 +105,19 @@ class Report:
 
     @property
     def etag(self) -> str:
-        """A hash of all codes: equal on every worker that sees the same.
+        """A hash of all codes: equal on every worker.
 
         It is a sum, one term for each app, so that one app's change costs one term.
         """
         return f"{self._sum:0{_ETAG_BITS // 4}x}"
 
-    def _judge(self, app_codes: Iterable[str]) -> None:
+    def _evaluate(self, app_codes: Iterable[str]) -> None:
         for app_code in app_codes:
             old = self._answers.get(app_code)
             if old is not None:
                 self._sum -= _term(app_code, old.code)
             if app_code in self.snapshot.apps or app_code in self.drains.marks:
-                verdict = self._judged(app_code)
+                verdict = self._verdict(app_code)
                 # An equal verdict keeps the body that was made for it.
                 new = old if old is not None and old.verdict == verdict else Answer(verdict)
                 self._answers[app_code] = new
@@ -126,8 +126,8 @@ class Report:
                 del self._answers[app_code]
         self._sum %= 1 << _ETAG_BITS
 
-    def _judged(self, app_code: str) -> Verdict:
-        return judge(
+    def _verdict(self, app_code: str) -> Verdict:
+        return evaluate(
             app_code,
             drain=self.drains.reason(app_code),
             fault=self.fault,

@@ -15,7 +15,7 @@ NOT_YET = Fault(Code.ENGINE_FAULTY, "the containers have not been listed yet: as
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All containers at one moment, and how far to believe in them.
+    """All containers at one moment, and how far they can be relied on.
 
     `confirmed_at` is when the engine last listed all of them, on the caller's monotonic clock in
     seconds, or None when it never did; `fault` is the present trouble with the engine, or None.
@@ -50,8 +50,8 @@ class Snapshot:
     ) -> tuple[Snapshot, frozenset[str]]:
         """The snapshot in which these containers (None: gone) are as given, by their ids.
 
-        Also the app codes for which that makes a difference. What stays is not looked at: this
-        costs the same on a small host and on a large one, but for two copies of references.
+        Also the app codes that are affected. What stays is not looked at: this costs the same on a
+        small host and on a large one, but for two copies of references.
         """
         changes = {each: new for each, new in news.items() if self.containers.get(each) != new}
         if not changes:
@@ -59,20 +59,20 @@ class Snapshot:
         # What stays keeps its place: a mapping with gaps is copied far more slowly.
         containers = dict(self.containers)
         arrivals: defaultdict[str, list[Container]] = defaultdict(list)
-        touched: set[str] = set()
+        affected: set[str] = set()
         for each, new in changes.items():
             if (old := containers.get(each)) is not None:
-                touched.update(pattern.app_codes(old.name))
+                affected.update(pattern.app_codes(old.name))
             if new is None:
                 del containers[each]
             else:
                 containers[each] = new
                 for app_code in pattern.app_codes(new.name):
                     arrivals[app_code].append(new)
-        touched.update(arrivals)
+        affected.update(arrivals)
         by_app = dict(self.by_app)
-        turned: set[str] = set()
-        for app_code in touched:
+        relisted: set[str] = set()
+        for app_code in affected:
             kept = [each for each in by_app.get(app_code, ()) if each.id not in changes]
             if members := newest_first([*kept, *arrivals[app_code]]):
                 by_app[app_code] = members
@@ -80,18 +80,17 @@ class Snapshot:
                 by_app.pop(app_code, None)
             is_listed = any(app_code in pattern.likely_app_codes(each.name) for each in members)
             if is_listed != (app_code in self.apps):
-                turned.add(app_code)
-        apps = self.apps ^ turned if turned else self.apps
+                relisted.add(app_code)
+        apps = self.apps ^ relisted if relisted else self.apps
         changed = replace(self, containers=containers, by_app=by_app, apps=apps)
-        return changed, frozenset(touched)
+        return changed, frozenset(affected)
 
-    def replaced(
-        self, containers: Iterable[Container], pattern: NamePattern
-    ) -> tuple[Snapshot, frozenset[str]]:
-        """The snapshot with exactly these containers, and the app codes that it changes."""
-        found = {each.id: each for each in containers}
+    def differences(self, listed: Iterable[Container]) -> dict[str, Container | None]:
+        """What makes this a snapshot of exactly the `listed` containers: see `updated`."""
+        found = {each.id: each for each in listed}
         gone = dict.fromkeys(self.containers.keys() - found.keys())
-        return self.updated({**gone, **found}, pattern)
+        new = {each: value for each, value in found.items() if self.containers.get(each) != value}
+        return {**gone, **new}
 
 
 def snapshot_of(
@@ -103,4 +102,4 @@ def snapshot_of(
 ) -> Snapshot:
     """The snapshot that these containers make."""
     empty = Snapshot(confirmed_at=confirmed_at, fault=fault)
-    return empty.replaced(containers, pattern)[0]
+    return empty.updated({each.id: each for each in containers}, pattern)[0]

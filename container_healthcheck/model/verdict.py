@@ -1,6 +1,6 @@
 """The verdict: whether requests for an app should come to this host.
 
-No knowledge, no verdict: without a fresh picture of the host's containers the answer is the fault
+No knowledge, no verdict: without a fresh snapshot of the host's containers the answer is the fault
 that keeps it from being fresh, and never a guess.
 """
 
@@ -29,7 +29,7 @@ class Code(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why the engine cannot be believed now: a code (10 or 11) and a sentence for the operator."""
+    """Why the engine is not answering now: a code (10 or 11) and a sentence for the operator."""
 
     code: Code
     text: str
@@ -55,7 +55,7 @@ class Verdict:
         return self.code is Code.HEALTHY
 
 
-def judge(
+def evaluate(
     app_code: str,
     *,
     drain: str | None,
@@ -65,9 +65,9 @@ def judge(
 ) -> Verdict:
     """The verdict on one app.
 
-    `drain` is why the app is drained, or None; `fault` why there is no fresh picture, or None;
+    `drain` is why the app is drained, or None; `fault` why there is no fresh snapshot, or None;
     `candidates` are the app's containers, newest first; `probe_failure` is what the probe of the
-    app saw when it counts as failing, or None.
+    app saw when the app counts as failing, or None.
     """
 
     def verdict(code: Code, reason: str = "", container: Container | None = None) -> Verdict:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import stat
 import tempfile
@@ -21,8 +20,6 @@ from pathlib import Path
 from container_healthcheck.model.drains import HOST, Drains, Mark
 from container_healthcheck.model.names import is_app_code
 
-log = logging.getLogger(__name__)
-
 _SUFFIX = ".json"
 _LARGEST = 64 * 1024
 # A folder's time of change has the grain of the kernel's tick: one this young may change again
@@ -33,17 +30,26 @@ _LONGEST_UNREAD = 1.0
 
 
 class DrainFolder:
-    """The marks of one state folder. `clock` tells the time in seconds since the epoch."""
+    """The marks of one state folder.
 
-    def __init__(self, state_dir: Path, clock: Callable[[], float] = time.time) -> None:
+    `clock` tells the time in seconds since the epoch; `problem` is why the marks cannot be listed
+    now, for the log, or empty. `known` are the marks that count until the folder can be listed.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        clock: Callable[[], float] = time.time,
+        known: Drains | None = None,
+    ) -> None:
         self.path = state_dir / "drains"
         self._clock = clock
-        self._current = Drains()
+        self._current = known or Drains()
         self._read_at = -1.0
         self._changed_at = -1
         self._settled = False
         self._ends_at = float("inf")
-        self._complaint = ""
+        self.problem = ""
 
     def current(self) -> Drains:
         """The marks in force now; the same object as long as they are the same."""
@@ -132,16 +138,15 @@ class DrainFolder:
     def _read_all(self) -> dict[str, Mark]:
         names: Iterable[str]
         known: Mapping[str, Mark] = {}
-        complaint = ""
+        self.problem = ""
         try:
             names = self._listed()
         except OSError as error:
             names = known = self._current.marks
-            complaint = (
+            self.problem = (
                 f"the drain marks in {self.path} cannot be listed: {error.strerror}: new ones do"
-                " not count, nor any after a restart, until that is a folder this user may read"
+                " not count until that is a folder this user may read"
             )
-        self._complain(complaint)
         marks = {name: self._read(name) for name in names}
         return {
             name: known.get(name, mark) if mark.problem else mark
@@ -173,8 +178,3 @@ class DrainFolder:
         except Exception as error:
             return Mark(0.0, None, "", f"{path}: {error!r}"[:300])
         return mark
-
-    def _complain(self, text: str) -> None:
-        if text not in ("", self._complaint):
-            log.error("%s", text)
-        self._complaint = text

@@ -1,4 +1,4 @@
-"""One probe: asks an app through the local nginx, as a user's request would come, and judges.
+"""One probe: asks an app through the local nginx, as a user's request would come, and evaluates the answer.
 
 What fails is what a user would see as the app being gone: no connection, no answer in time, 502,
 503, 504, and the 404 page that the APPO's nginx makes itself when the app has no pid file. Any
@@ -51,7 +51,7 @@ def probe(url: str, timeout: float) -> str | None:
     try:
         with _connect(host, port, timeout) as connection:
             connection.sendall(request.encode("ascii"))
-            seen = _judge(_Limited(connection, deadline))
+            seen = _evaluate(_Limited(connection, deadline))
     except TimeoutError:
         seen = f"{TIMEOUT} {timeout:g} s"
     except http.client.RemoteDisconnected:
@@ -132,7 +132,7 @@ class _Answer(io.BufferedReader):
         return self
 
 
-def _judge(connection: _Limited) -> str | None:
+def _evaluate(connection: _Limited) -> str | None:
     answer = _Answer(connection)
     # http.client's reading of all headers would be a sixth of what an idle service costs.
     if plain := _PLAIN.match(answer.peek()):

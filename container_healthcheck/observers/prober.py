@@ -1,8 +1,7 @@
 """The prober: asks each app that has a live container, once an interval, whether it answers.
 
-One worker of all asks, the lead; what that means is for all to judge (model/serving). The turns of
-the apps are spread over the interval in slots, since waking up costs more than a probe, and lie on
-the machine's own clock: another lead goes on where the one before stopped.
+The turns of the apps are spread over the interval in slots, since waking up costs more than a
+probe, and follow the machine's own clock: another leader continues where the one before stopped.
 """
 
 from __future__ import annotations
@@ -18,9 +17,15 @@ log = logging.getLogger(__name__)
 MOST_SLOTS = 10
 SHORTEST_SLOT = 0.1
 LONGEST_SLEEP = 60.0
+# An app that needs a pass is asked this often until it answers, in seconds, if the interval is not
+# shorter.
+RETRY_INTERVAL = 1.0
+# So many apps that are to be asked out of turn are asked at once, the others a slot later: on a
+# host that boots all of them restart together.
+MOST_AT_ONCE = 20
 
 Spawn = Callable[[Callable[[], None]], object]
-"""Runs something beside, in a thread or a greenlet of its own."""
+"""Runs something in a thread or a greenlet of its own."""
 
 
 def in_thread(work: Callable[[], None]) -> None:
@@ -29,9 +34,10 @@ def in_thread(work: Callable[[], None]) -> None:
 
 
 class Prober:
-    """Calls `ask` with each app that is aimed at once in `interval` seconds, beside all else.
+    """Calls `ask` once an interval for each app that is live, in threads of their own.
 
-    `ask` must end by itself; an app that is still being asked is not asked again meanwhile.
+    `ask` must end by itself; an app that is still being asked is not asked again meanwhile. Times
+    are in seconds.
     """
 
     def __init__(
@@ -49,18 +55,19 @@ class Prober:
             set() for _ in range(max(1, min(MOST_SLOTS, int(interval / SHORTEST_SLOT))))
         ]
         self._slot_length = interval / len(self._slots)
-        self._next_slot = 0
+        self._next_slot = self._slot_at(clock()) + 1
+        self._retry_interval = min(RETRY_INTERVAL, interval)
         self._soon: dict[str, float] = {}
         self._asking: set[str] = set()
-        self._leads = False
+        self._sleeps_until = 0.0
         self._stopping = False
-        # Held for no longer than it takes to look whose turn it is.
+        # Held for no longer than it takes to see whose turn it is.
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
 
     def start(self) -> None:
-        """Begins to ask as soon as this worker leads, in the background."""
+        """Begins to ask, in the background."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -68,14 +75,7 @@ class Prober:
         self._stopping = True
         self._wake.set()
 
-    def lead(self) -> None:
-        """From now on this worker asks."""
-        with self._lock:
-            self._leads = True
-            self._next_slot = self._slot_at(self._clock()) + 1
-        self._wake.set()
-
-    def aim(self, app_code: str, *, is_live: bool) -> None:
+    def set_live(self, app_code: str, is_live: bool) -> None:
         """Says whether an app is to be asked."""
         with self._lock:
             slot = self._slots[zlib.crc32(app_code.encode()) % len(self._slots)]
@@ -85,22 +85,29 @@ class Prober:
                 slot.discard(app_code)
                 self._soon.pop(app_code, None)
 
-    def ask_soon(self, app_code: str, pause: float = 0.0) -> None:
-        """Asks an app out of turn, after so many seconds at most, where this worker leads."""
-        if not self._leads:
-            return
+    def ask_soon(self, app_code: str) -> None:
+        """Asks an app out of turn, as soon as possible."""
+        self._ask_at(app_code, self._clock())
+
+    def ask_again(self, app_code: str) -> None:
+        """Asks an app out of turn, within the retry interval; many apps are spread over it."""
+        now, interval = self._clock(), self._retry_interval
+        slot = zlib.crc32(app_code.encode()) % MOST_SLOTS * interval / MOST_SLOTS
+        self._ask_at(app_code, now + interval - (now - slot) % interval)
+
+    def _ask_at(self, app_code: str, at: float) -> None:
         with self._lock:
-            due = self._clock() + pause
-            self._soon[app_code] = min(self._soon.get(app_code, due), due)
-        self._wake.set()
+            self._soon[app_code] = min(self._soon.get(app_code, at), at)
+            if at < self._sleeps_until:
+                self._wake.set()
 
     def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
             try:
-                left = self._ask_due() if self._leads else LONGEST_SLEEP
+                left = self._ask_due()
             except Exception:
-                log.exception("the prober stumbled; it goes on")
+                log.exception("unexpected error in the prober; continuing")
                 left = 1.0
             self._wake.wait(left)
 
@@ -111,19 +118,24 @@ class Prober:
             self._spawn_for(app_code)
         with self._lock:
             soon = [at for app_code, at in self._soon.items() if app_code not in self._asking]
-            return max(min([self._next_slot * self._slot_length, *soon]) - now, 0)
+            soon = [max(at, now + SHORTEST_SLOT) if at <= now else at for at in soon]
+            self._sleeps_until = min([self._next_slot * self._slot_length, *soon])
+            return max(self._sleeps_until - now, 0)
 
     def _take_due(self, now: float) -> set[str]:
         with self._lock:
             current = self._slot_at(now)
-            # Whoever was late asks each app once, not once for each turn missed.
+            # A prober that was late asks each app once, not once for each turn missed.
             first = max(self._next_slot, current - len(self._slots) + 1)
             due: set[str] = set()
             for number in range(first, current + 1):
                 due |= self._slots[number % len(self._slots)]
             self._next_slot = current + 1
-            due |= {app_code for app_code, at in self._soon.items() if at <= now}
-            # Whoever is being asked out of turn while a probe is under way is asked after that.
+            # One that is to be asked out of turn has no other turn as well.
+            due -= self._soon.keys()
+            soon = sorted((at, each) for each, at in self._soon.items() if at <= now)
+            due.update(each for _, each in soon[:MOST_AT_ONCE])
+            # One that is being asked is asked out of turn once that probe has ended.
             due -= self._asking
             for app_code in due:
                 self._soon.pop(app_code, None)
@@ -135,7 +147,7 @@ class Prober:
             try:
                 self._ask(app_code)
             except Exception:
-                log.exception("the probe of %s stumbled", app_code)
+                log.exception("unexpected error in the probe of %s; continuing", app_code)
             finally:
                 self._has_ended(app_code)
 

@@ -1,8 +1,12 @@
-"""One subscription to the engine's events: keeps the snapshot true until the stream ends.
+"""One subscription to the engine's events: follows what happens until the stream ends.
 
 It subscribes first and lists all containers afterwards, so that nothing can happen unseen in
-between. Each event lists that one container again, until the list says what the event said; a full
-list from time to time refreshes the status texts and mends whatever was missed.
+between. Bad news in an event counts at once; then that one container is listed, again and again
+until the list agrees with the event. A full list from time to time refreshes the status texts and
+corrects whatever was missed.
+
+Three threads work on it: one reads the stream, one takes the events, one lists. A list that hangs
+or fails delays no event, and is asked for again while the stream goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,15 +22,16 @@ from typing import Protocol
 
 from container_healthcheck.model.container import Container
 from container_healthcheck.model.expectation import Expectation
-from container_healthcheck.model.names import NamePattern
 from container_healthcheck.model.snapshot import Snapshot
+from container_healthcheck.model.verdict import Fault
 from container_healthcheck.observers.engine import EngineError, Event
+from container_healthcheck.observers.retry import Retry
 
 log = logging.getLogger(__name__)
 
-# How soon a container is looked at again whose list is behind its events, and for how long, in
-# seconds. The time between two looks doubles.
-FIRST_LOOK, LONGEST_LOOK, LAST_LOOK = 0.05, 0.8, 15.0
+# How soon a container is listed again when the list is behind its events, and for how long, in
+# seconds. The time between two lists doubles.
+FIRST_RELIST, LONGEST_RELIST, LAST_RELIST = 0.05, 0.8, 15.0
 # How long an event may come after the full list that already shows its change, in seconds.
 LATE_EVENT = 1.0
 LONGEST_SLEEP = 1.0
@@ -53,207 +59,274 @@ class Source(Protocol):
         """Closes the connections."""
 
 
-Publish = Callable[[Snapshot, frozenset[str], Mapping[str, str]], None]
-"""Takes each new snapshot, the app codes that it changes, and the containers that were started
-since the last one, each with what names that start on every worker."""
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the engine has shown.
 
-
-@dataclass(slots=True)
-class Cursor:
-    """What outlasts a subscription: where it was in the engine's story, and what it made of it.
-
-    `heard_at` is the engine's time of the latest event, in nanoseconds; `since` is that, or the
-    time of the first subscription, as the engine's API takes it. `counts` are the events heard of,
-    by action.
+    `containers` as in Message; `started` are the ids of those that have started since the last
+    observation that was not about events alone; `confirmed_at` is when a full list was asked for,
+    on the monotonic clock; `handled_to` is the engine's time of the latest event that both an event
+    and a list have been heeded for, in nanoseconds; `events` counts the new ones, by action.
     """
 
-    snapshot: Snapshot = field(default_factory=Snapshot)
-    heard_at: int = 0
-    since: str = ""
-    counts: Counter[str] = field(default_factory=Counter)
+    containers: Mapping[str, Container | None] = field(default_factory=dict)
+    started: frozenset[str] = frozenset()
+    confirmed_at: float | None = None
+    fault: Fault | None = None
+    handled_to: int = 0
+    events: Mapping[str, int] = field(default_factory=dict)
 
-    def advance(self, events: Sequence[Event]) -> None:
-        """Notes that these were handled: what was not is to come again."""
-        if events and events[-1].time:
-            seconds, nanoseconds = divmod(events[-1].time, 10**9)
-            self.heard_at = events[-1].time
-            self.since = f"{seconds}.{nanoseconds:09d}"
+
+Publish = Callable[[Observation], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
     """A container of which the list does not say yet what its events said.
 
-    It is to be looked at again at `look_at`, `pause` seconds after the last look, and until
-    `give_up`.
+    The last event came at `noted_at`; it is to be listed at `due_at`, `pause` seconds after the
+    last time, and until `give_up`.
     """
 
     expectation: Expectation
-    look_at: float
+    noted_at: float
+    due_at: float
     pause: float
     give_up: float
 
 
 class Subscription:
-    """Follows one stream of events to its end. `publish` takes what the cursor comes to hold."""
+    """Follows one stream of events to its end.
+
+    `connect` makes an engine client whose questions take at most so many seconds; `snapshot`
+    returns what is known now; `publish` takes what changes it. `handled_to` is the
+    engine's time of the latest event that was handled before, which the engine sends again.
+    `subscribed_at` is the engine's time of the subscription: what happened before it is corrected
+    by the first list, and is no news. Both are in nanoseconds.
+    """
 
     def __init__(
         self,
-        cursor: Cursor,
-        lister: Source,
+        connect: Callable[[float], Source],
         stream: Stream,
+        snapshot: Callable[[], Snapshot],
         publish: Publish,
         *,
-        pattern: NamePattern,
+        handled_to: int = 0,
+        subscribed_at: int = 0,
+        docker_timeout: float,
         resync_interval: float,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cursor = cursor
-        self._lister = lister
+        self._connect = connect
+        self._retry = Retry(docker_timeout)
+        self._lister = connect(docker_timeout)
         self._stream = stream
+        self._snapshot = snapshot
         self._publish = publish
-        self._pattern = pattern
         self._resync_interval = resync_interval
         self._clock = clock
-        self._events: queue.Queue[Event | EngineError] = queue.Queue()
+        self._handled_before = handled_to
+        self._subscribed_at = subscribed_at
+        self._is_catching_up = True
+        self._events: queue.Queue[Event | None] = queue.Queue()
         self._has_ended = False
         self._pending: dict[str, _Pending] = {}
         self._unannounced: dict[str, float] = {}
-        self._replayed = cursor.heard_at
+        self._started: set[str] = set()
+        self._noted_to = 0
         self._resync_at = 0.0
+        # Held while an event or a list is applied, never while the engine is asked.
+        self._lock = threading.RLock()
+        self._is_due = threading.Event()
 
     def follow(self, stopping: threading.Event) -> None:
-        """Keeps the snapshot true until told to stop, or until the stream ends or proves stalled.
+        """Follows until told to stop, or until the stream ends or proves stalled."""
+        for work in (self._read, self._keep_listing):
+            threading.Thread(target=work, name="events", daemon=True).start()
+        try:
+            while not (stopping.is_set() or self._has_ended or self.has_stalled()):
+                self.note(self._gather())
+        finally:
+            self._end()
 
-        Raises EngineError when the engine does not list its containers.
-        """
-        # The stream is read beside, since nothing can wait for it and for a moment at once.
-        threading.Thread(target=self._read, name="events", daemon=True).start()
-        self.resync()
-        while not (stopping.is_set() or self._has_ended or self.has_stalled()):
-            self.take(self._gather())
-
-    def take(self, events: Sequence[Event]) -> None:
-        """Handles these events, and whatever else is due. Raises EngineError."""
-        if self._clock() >= self._resync_at:
-            self.resync()
-        fresh = [event for event in events if not event.time or event.time != self._replayed]
-        self._handle(fresh)
-        self._cursor.advance(events)
-        # "health_status: unhealthy" and the like say more than the action.
-        self._cursor.counts.update(event.action.partition(":")[0] for event in fresh)
+    def _end(self) -> None:
+        """Ends this subscription: what a list says from here on does not count."""
+        with self._lock:
+            self._has_ended = True
+        self._events.put(None)
+        self._is_due.set()
 
     def _read(self) -> None:
         try:
             for event in self._stream:
                 self._events.put(event)
         except EngineError as error:
-            self._events.put(error)
-
-    def has_stalled(self) -> bool:
-        """True when a list has shown what no event announced: others may be missing as well."""
-        now = self._clock()
-        return any(deadline <= now for deadline in self._unannounced.values())
+            log.debug("engine: %s; subscribing again", error.fault.text)
+        self._end()
 
     def _gather(self) -> list[Event]:
-        """The events that are there, after waiting for the next one or the next thing due."""
-        looks = (pending.look_at for pending in self._pending.values())
-        due = min([self._resync_at, *looks, *self._unannounced.values()])
-        # Now and then the stop flag wants a look as well.
-        timeout = min(max(due - self._clock(), 0), LONGEST_SLEEP)
+        """The events that have come, after waiting for the next one for a while."""
         found: list[Event] = []
         try:
-            while not self._has_ended:
-                item = self._events.get(timeout=timeout)
-                if isinstance(item, EngineError):
-                    log.debug("engine: %s; subscribing again", item.fault.text)
-                    self._has_ended = True
-                else:
-                    found.append(item)
-                timeout = 0
+            item = self._events.get(timeout=LONGEST_SLEEP)
+            while item is not None:
+                found.append(item)
+                item = self._events.get_nowait()
         except queue.Empty:
             pass
         return found
 
-    def _handle(self, events: Sequence[Event]) -> None:
-        now = self._clock()
-        ids = {each for each, pending in self._pending.items() if pending.look_at <= now}
-        for event in events:
-            ids.add(event.container_id)
-            self._expect(event, now)
-        started = {each.container_id: _cause(each) for each in events if each.action == "start"}
-        if ids:
-            self._list_some(ids, started)
+    def _keep_listing(self) -> None:
+        try:
+            while not self._has_ended:
+                self._is_due.wait(self.list_due())
+        except Exception:
+            log.exception("unexpected error while containers were listed; subscribing again")
+            self._end()
+        finally:
+            self._lister.close()
+
+    def note(self, events: Sequence[Event]) -> None:
+        """Takes events as they come: bad news counts at once, the list is asked afterwards.
+
+        Events that came together count together: a restart that was over before it could be
+        published is not a death.
+        """
+        # The engine sends the last event that was handled once more.
+        fresh = [each for each in events if not each.time or each.time != self._handled_before]
+        if not fresh:
+            return
+        with self._lock:
+            if self._has_ended:
+                return
+            now = self._clock()
+            for event in fresh:
+                self._expect(event, now)
+                self._noted_to = event.time or self._noted_to
+            self._started.update(each.container_id for each in fresh if each.action == "start")
+            # "health_status: unhealthy" and the like say more than the action.
+            counts = Counter(each.action.partition(":")[0] for each in fresh)
+            ids = {each.container_id for each in fresh if self._is_news(each)}
+            self._publish(Observation(containers=self._bad_news(ids), events=counts))
+        self._is_due.set()
+
+    def _is_news(self, event: Event) -> bool:
+        """False for an event from before this subscription, until the first list is there."""
+        self._is_catching_up &= 0 < event.time <= self._subscribed_at
+        return not self._is_catching_up
 
     def _expect(self, event: Event, now: float) -> None:
         each = event.container_id
         known = self._pending.get(each)
         expectation = known.expectation if known else Expectation()
         expectation = expectation.after(event.action, event.attributes)
-        self._pending[each] = _Pending(expectation, now, FIRST_LOOK, now + LAST_LOOK)
+        self._pending[each] = _Pending(expectation, now, now, FIRST_RELIST, now + LAST_RELIST)
         self._unannounced.pop(each, None)
 
-    def _list_some(self, ids: set[str], started: Mapping[str, str]) -> None:
-        listed = self._lister.containers(ids=sorted(ids))
-        self._look_again(ids, listed)
-        news: dict[str, Container | None] = dict.fromkeys(ids)
-        news.update({each.id: each for each in self._corrected(listed)})
-        snapshot, touched = self._cursor.snapshot.updated(news, self._pattern)
-        self._show(snapshot, touched | self._apps_of(started, snapshot), started)
-
-    def resync(self) -> None:
-        """Lists all containers. Raises EngineError."""
-        old = self._cursor.snapshot
-        asked_at = self._clock()
-        listed = self._corrected(self._lister.containers())
-        new, touched = old.replaced(listed, self._pattern)
-        self._show(replace(new, confirmed_at=asked_at, fault=None), touched, {})
-        if old.confirmed_at is not None:
-            for each in _changed(old.containers.values(), listed) - self._pending.keys():
-                self._unannounced.setdefault(each, asked_at + LATE_EVENT)
-        self._resync_at = self._clock() + self._resync_interval
-
-    def _show(
-        self, snapshot: Snapshot, touched: frozenset[str], started: Mapping[str, str]
-    ) -> None:
-        self._publish(snapshot, touched, started)
-        # Only now: what a listener stumbled over is to come again.
-        self._cursor.snapshot = snapshot
-
-    def _apps_of(self, started: Mapping[str, str], snapshot: Snapshot) -> set[str]:
-        """The apps of started containers: a quick restart may leave no other trace."""
-        found = (snapshot.containers.get(each) for each in started)
-        return {
-            app_code
-            for each in found
-            if each is not None
-            for app_code in self._pattern.app_codes(each.name)
+    def _bad_news(self, ids: Iterable[str]) -> dict[str, Container | None]:
+        containers = self._snapshot().containers
+        known = {each: containers[each] for each in ids if each in containers}
+        expected = {
+            each: self._pending[each].expectation.applied_to(container)
+            for each, container in known.items()
         }
+        return {each: new for each, new in expected.items() if new != known[each]}
 
-    def _look_again(self, ids: Iterable[str], listed: Iterable[Container]) -> None:
-        """Forgets what the list has come to agree with, and sets the next look at the rest."""
+    def list_due(self) -> float:
+        """Lists what is due: all containers, or those whose events the list has not shown yet.
+
+        Returns how long it is until something is due again, in seconds. When the engine fails, the
+        full list is due after a pause.
+        """
+        self._is_due.clear()
+        try:
+            if self._clock() >= self._resync_at:
+                self._list_all()
+            self._list_some()
+        except EngineError as error:
+            return self._failed(error.fault)
+        self._retry.succeeded()
+        with self._lock:
+            next_due = min([self._resync_at, *(its.due_at for its in self._pending.values())])
+        return max(next_due - self._clock(), 0)
+
+    def _failed(self, fault: Fault) -> float:
+        log.debug("engine: %s", fault.text)
+        with self._lock:
+            if not self._has_ended:
+                self._publish(Observation(fault=fault))
+        self._retry.failed(fault)
+        self._lister.close()
+        self._lister = self._connect(self._retry.patience)
+        self._resync_at = self._clock() + self._retry.pause
+        return self._retry.pause
+
+    def _list_all(self) -> None:
+        with self._lock:
+            asked_at, handled_to, started = self._clock(), self._noted_to, frozenset(self._started)
+        listed = self._lister.containers()
+        with self._lock:
+            old = self._snapshot()
+            corrected = self._corrected(listed)
+            changes = old.differences(corrected)
+            self._show(Observation(changes, started, asked_at, handled_to=handled_to))
+            self._is_catching_up = False
+            self._resync_at = self._clock() + self._resync_interval
+            if old.confirmed_at is not None:
+                for each in _changed(old.containers.values(), corrected) - self._pending.keys():
+                    self._unannounced.setdefault(each, asked_at + LATE_EVENT)
+
+    def _list_some(self) -> None:
+        with self._lock:
+            asked_at, handled_to = self._clock(), self._noted_to
+            ids = sorted(each for each, its in self._pending.items() if its.due_at <= asked_at)
+            started = frozenset(self._started.intersection(ids))
+        if not ids:
+            return
+        listed = self._lister.containers(ids=ids)
+        with self._lock:
+            self._settle(ids, listed, asked_at)
+            gone: dict[str, Container | None] = dict.fromkeys(ids)
+            changes = {**gone, **{each.id: each for each in self._corrected(listed)}}
+            self._show(Observation(changes, started, handled_to=handled_to))
+
+    def _show(self, observation: Observation) -> None:
+        if not self._has_ended:
+            self._publish(observation)
+            # Only now: what could not be published is to be listed again.
+            self._started -= observation.started
+
+    def _settle(self, ids: Iterable[str], listed: Iterable[Container], asked_at: float) -> None:
+        """Forgets what the list agrees with, and sets the next time for the rest.
+
+        A list that was asked for before the last event settles nothing.
+        """
         now = self._clock()
         by_id = {each.id: each for each in listed}
         for each in ids:
-            pending = self._pending.pop(each)
-            if not pending.expectation.is_met(by_id.get(each)) and now < pending.give_up:
-                pause = min(2 * pending.pause, LONGEST_LOOK)
-                look_at = now + pending.pause
-                self._pending[each] = replace(pending, look_at=look_at, pause=pause)
+            pending = self._pending[each]
+            is_met = pending.expectation.is_met(by_id.get(each)) or now >= pending.give_up
+            if is_met and pending.noted_at <= asked_at:
+                del self._pending[each]
+            elif pending.noted_at <= asked_at:
+                pause = min(2 * pending.pause, LONGEST_RELIST)
+                self._pending[each] = replace(pending, due_at=now + pending.pause, pause=pause)
+
+    def has_stalled(self) -> bool:
+        """True when a list has shown what no event announced: others may be missing as well."""
+        now = self._clock()
+        with self._lock:
+            return any(deadline <= now for deadline in self._unannounced.values())
 
     def _corrected(self, listed: Iterable[Container]) -> list[Container]:
         corrected = []
         for each in listed:
             pending = self._pending.get(each.id)
-            thought = pending.expectation.applied_to(each) if pending else each
-            if thought is not None:
-                corrected.append(thought)
+            expected = pending.expectation.applied_to(each) if pending else each
+            if expected is not None:
+                corrected.append(expected)
         return corrected
-
-
-def _cause(event: Event) -> str:
-    # Without the engine's time two starts could not be told from each other.
-    return f"{event.container_id[:12]}@{event.time}" if event.time else ""
 
 
 def _changed(old: Iterable[Container], new: Iterable[Container]) -> set[str]:

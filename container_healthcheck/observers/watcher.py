@@ -1,6 +1,7 @@
-"""The watcher: keeps the snapshot of the host's containers true, in the background.
+"""The watcher: follows what the engine says of the host's containers, in the background.
 
-When the engine breaks or hangs it pauses, connects again and lists again; the last snapshot stays.
+When the engine's stream of events breaks it pauses, subscribes again from where it was and lists
+all containers; what is known stays.
 """
 
 from __future__ import annotations
@@ -8,129 +9,113 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 
-from container_healthcheck.model.names import NamePattern
 from container_healthcheck.model.snapshot import Snapshot
-from container_healthcheck.model.verdict import Code, Fault
 from container_healthcheck.observers.engine import EngineError
-from container_healthcheck.observers.subscription import Cursor, Publish, Source, Subscription
+from container_healthcheck.observers.retry import Retry
+from container_healthcheck.observers.subscription import (
+    Observation,
+    Publish,
+    Source,
+    Subscription,
+)
 
 log = logging.getLogger(__name__)
 
-# How long to wait before connecting again, and how long a connection must have held not to count
-# as another failure, in seconds.
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+# How long a stream must have held not to count as another failure, in seconds.
 HELD = 10.0
-# While the engine hangs, questions are held open this long at most: each one given up leaves an
-# entry in the frozen engine's queue of connections, and one that is held is answered at once when
-# the engine goes on.
-LONGEST_PATIENCE = 30.0
 
 
 class Watcher:
-    """Watches one engine and publishes every new snapshot.
+    """Watches one engine and publishes what it shows.
 
-    `connect` makes an engine client whose questions take at most so many seconds. Times are in
-    seconds.
+    `connect` makes an engine client whose questions take at most so many seconds; `snapshot`
+    returns what is known now. `handled_to` is the engine's time of the latest event that was
+    handled, by another leader perhaps, in nanoseconds. Other times are in seconds.
     """
 
     def __init__(
         self,
         connect: Callable[[float], Source],
+        snapshot: Callable[[], Snapshot],
         publish: Publish,
         *,
-        pattern: NamePattern,
+        handled_to: int = 0,
         docker_timeout: float,
         resync_interval: float,
     ) -> None:
         self._connect = connect
+        self._snapshot = snapshot
         self._publish = publish
-        self._pattern = pattern
+        self._handled_to = handled_to
+        self._first_subscribed_at = 0
         self._docker_timeout = docker_timeout
         self._resync_interval = resync_interval
-        self._cursor = Cursor()
-        self._failures = 0
+        self._retry = Retry(docker_timeout)
         self._stopping = threading.Event()
         self._tried = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
-
-    @property
-    def events(self) -> Mapping[str, int]:
-        """How many events the engine has told of, by action."""
-        return dict(self._cursor.counts)
 
     def start(self) -> None:
         """Begins to watch, in the background."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops watching. Returns at once; the thread ends by itself."""
+        """Stops watching: nothing is published after this. Returns at once."""
         self._stopping.set()
 
     def wait_tried(self, timeout: float) -> bool:
-        """Waits until there is a first snapshot, or a first failure to get one."""
+        """Waits until all containers were listed, or that has failed once; `timeout` in seconds."""
         return self._tried.wait(timeout)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                fault = self._watch()
+                self._follow()
                 if time.monotonic() - began >= HELD:
-                    self._failures = 0
-                self._failures = min(self._failures + 1, 10)
-                if fault is not None:
-                    log.debug("engine: %s", fault.text)
-                    self._show_fault(fault)
+                    self._retry.succeeded()
+                self._retry.failed()
+            except EngineError as error:
+                log.debug("engine: %s", error.fault.text)
+                self._retry.failed(error.fault)
+                self._take(Observation(fault=error.fault))
             except Exception:
-                log.exception("the watcher stumbled; it starts over")
-            self._stopping.wait(min(SHORTEST_PAUSE * 2**self._failures, LONGEST_PAUSE))
+                log.exception("unexpected error in the watcher; subscribing again")
+                self._retry.failed()
+            self._stopping.wait(self._retry.pause)
 
-    def _watch(self) -> Fault | None:
-        """Follows one subscription to its end. The fault that kept it from starting or going on."""
-        patience = self._patience()
-        try:
-            with (
-                closing(self._connect(patience)) as streamer,
-                closing(self._connect(patience)) as lister,
-            ):
-                self._follow(streamer, lister)
-        except EngineError as error:
-            return error.fault
-        return None
+    def _follow(self) -> None:
+        """Follows one subscription to its end. Raises EngineError when there can be none."""
+        subscribed_at = time.time_ns()
+        # Until an event was handled, everything since the first subscription is to come again.
+        since = self._handled_to or self._first_subscribed_at
+        self._first_subscribed_at = self._first_subscribed_at or subscribed_at
+        with closing(self._connect(self._retry.patience)) as streamer:
+            stream = streamer.subscribe(_as_engine_time(since) if since else None)
+            with closing(stream):
+                Subscription(
+                    self._connect,
+                    stream,
+                    self._snapshot,
+                    self._take,
+                    handled_to=self._handled_to,
+                    subscribed_at=subscribed_at,
+                    docker_timeout=self._docker_timeout,
+                    resync_interval=self._resync_interval,
+                ).follow(self._stopping)
 
-    def _follow(self, streamer: Source, lister: Source) -> None:
-        cursor = self._cursor
-        since, cursor.since = cursor.since, cursor.since or f"{time.time():.3f}"
-        with closing(streamer.subscribe(since or None)) as stream:
-            subscription = Subscription(
-                cursor,
-                lister,
-                stream,
-                self._show,
-                pattern=self._pattern,
-                resync_interval=self._resync_interval,
-                clock=time.monotonic,
-            )
-            subscription.follow(self._stopping)
+    def _take(self, observation: Observation) -> None:
+        if self._stopping.is_set():
+            return
+        self._publish(observation)
+        self._handled_to = observation.handled_to or self._handled_to
+        if observation.confirmed_at is not None or observation.fault is not None:
+            self._tried.set()
 
-    def _show_fault(self, fault: Fault) -> None:
-        self._cursor.snapshot = replace(self._cursor.snapshot, fault=fault)
-        self._show(self._cursor.snapshot, frozenset(), {})
 
-    def _show(
-        self, snapshot: Snapshot, touched: frozenset[str], started: Mapping[str, str]
-    ) -> None:
-        self._publish(snapshot, touched, started)
-        self._tried.set()
-
-    def _patience(self) -> float:
-        """How long to hold a question open, in seconds."""
-        fault = self._cursor.snapshot.fault
-        if fault is None or fault.code is not Code.ENGINE_FAULTY:
-            return self._docker_timeout
-        patient: float = self._docker_timeout * 2**self._failures
-        return max(self._docker_timeout, min(patient, LONGEST_PATIENCE))
+def _as_engine_time(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{seconds}.{rest:09d}"

@@ -1,11 +1,16 @@
-"""What the observers need of gevent: a limit of time, and a greenlet beside the others."""
+"""What the observer needs of gevent: a limit of time, greenlets, and threads for disks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
 
 import gevent
+from gevent.threadpool import ThreadPool
+
+# A disk that hangs holds a thread. Three uses of one: drain marks, saving, loading.
+_MOST_THREADS = 3
 
 
 def bounded(seconds: float) -> AbstractContextManager[object]:
@@ -16,3 +21,13 @@ def bounded(seconds: float) -> AbstractContextManager[object]:
 def spawn(work: Callable[[], None]) -> None:
     """Runs it in a greenlet of its own: much cheaper than a thread, also than a patched one."""
     gevent.spawn(work)
+
+
+def offload(work: Callable[[], None]) -> None:
+    """Runs work that may block in a thread, and returns when it is done."""
+    _threads().apply(work)
+
+
+@cache
+def _threads() -> ThreadPool:
+    return ThreadPool(_MOST_THREADS)

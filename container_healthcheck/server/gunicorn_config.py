@@ -1,17 +1,23 @@
 """Gunicorn's configuration, from the settings. Gunicorn reads the names of this module.
 
-Each worker observes for itself: the observers are started in it (threads do not survive a fork) and
-ended with it.
+The master imports the whole application before it forks, so that workers start fast and share its
+memory. It makes no threads, sockets or clients: those do not survive a fork, and each worker starts
+its own.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import sys
 from typing import Any
 
-from container_healthcheck.server import handover, shared
+from container_healthcheck.server import (
+    handover,
+    patching,  # noqa: F401  (before what it patches)
+    wsgi,
+)
 from container_healthcheck.settings import (
     ACCESS_LOG_FILE,
     LOG_FILE,
@@ -44,7 +50,7 @@ workers = _current.workers
 worker_class = "container_healthcheck.server.worker.Worker"
 worker_connections = 10_000
 keepalive = _KEEPALIVE
-timeout = 30
+timeout = 10
 graceful_timeout = 2
 preload_app = False
 control_socket_disable = True
@@ -66,8 +72,14 @@ def _journal_handlers() -> list[logging.Handler]:
 
 
 def on_starting(_: Any) -> None:
-    """Opens what the workers will share."""
-    shared.prepare()
+    """Keeps the garbage collector from writing into the memory that workers will share."""
+    gc.collect()
+    gc.freeze()
+
+
+def on_reload(_: Any) -> None:
+    """Tells the old workers that new ones will take over."""
+    wsgi.shared_memory.count_reload()
 
 
 def when_ready(arbiter: Any) -> None:
@@ -82,7 +94,7 @@ def when_ready(arbiter: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Starts the observers; they log where gunicorn does, into files that USR1 reopens."""
+    """Starts the monitor; it logs where gunicorn does, into files that USR1 reopens."""
     own = logging.getLogger("container_healthcheck")
     own.handlers = [*worker.log.error_log.handlers, *_journal_handlers()]
     own.setLevel(worker.log.error_log.level)
@@ -91,5 +103,5 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_: Any, worker: Any) -> None:
-    """Ends the observers."""
-    worker.stop_monitor()
+    """Ends the worker's monitor."""
+    worker.end_monitor()

@@ -1,7 +1,4 @@
-"""The gunicorn worker: gevent's, with the observers beside it and its own protocol errors in JSON.
-
-Gunicorn's master imports this before it forks, so it must not import the application.
-"""
+"""The gunicorn worker: gevent's, with the monitor beside it and protocol errors in JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +12,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from container_healthcheck.model import formatter
 from container_healthcheck.model.verdict import Code
-from container_healthcheck.server import lead
 from container_healthcheck.server.connections import end_of_requests
-
-MONITOR = "container_healthcheck"
-"""Where the application keeps its Monitor, among its Flask extensions."""
+from container_healthcheck.server.wsgi import MONITOR
 
 # How long a client that has connected has for its first request when the worker stops, in seconds;
 # gunicorn takes as long to see that it is to stop.
@@ -60,28 +54,32 @@ class Worker(GeventWorker):  # type: ignore[misc]
             end_of_requests(sock)
 
     def start_monitor(self) -> None:
-        """Starts the observers, once the application is loaded."""
+        """Starts the monitor, once the application is loaded."""
         self.wsgi.extensions[MONITOR].start()
 
-    def stop_monitor(self) -> None:
-        """Ends the observers and answers the clients that wait for a change."""
+    def end_monitor(self) -> None:
+        """Ends the monitor, and the connections of clients that ask for nothing."""
         if self.booted:
-            self.wsgi.extensions[MONITOR].stop()
-        lead.give_up()
-        for client in list(self._idle):
-            end_of_requests(client)
+            self.wsgi.extensions[MONITOR].end()
+        self._end_idle()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops gracefully: nobody is kept waiting for a change."""
+        """Stops gracefully: no client is kept waiting for a change."""
         super().handle_exit(sig, frame)
         # A signal handler must not wait for the board's lock.
         gevent.spawn(self._stop)
 
     def _stop(self) -> None:
-        self.stop_monitor()
+        if self.booted:
+            self.wsgi.extensions[MONITOR].stop()
+        self._end_idle()
         connected = list(self._new)
         gevent.sleep(_FIRST_REQUEST)
         for client in self._new.intersection(connected):
+            end_of_requests(client)
+
+    def _end_idle(self) -> None:
+        for client in list(self._idle):
             end_of_requests(client)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,8 +1,4 @@
-"""The metrics, for monitoring systems: worked out from the board when they are asked for.
-
-Gauges are what the board says now. Counters come from what all workers share, so that none runs
-backwards, whichever worker answers.
-"""
+"""The metrics, for monitoring systems: computed from the board when they are asked for."""
 
 from __future__ import annotations
 
@@ -15,8 +11,8 @@ from prometheus_client.registry import Collector
 
 from container_healthcheck import __version__
 from container_healthcheck.board import Board
+from container_healthcheck.model.counters import Counters
 from container_healthcheck.model.history import History
-from container_healthcheck.model.probes import Observed
 from container_healthcheck.model.verdict import Code, Verdict
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,23 +45,21 @@ class _BoardCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        # Another worker may have shown a later count already.
-        self._board.catch_up()
-        yield from _host(self._board)
         verdicts = self._board.report().verdicts
-        history, observed = self._board.history, self._board.observed()
-        yield from _apps(verdicts, history)
-        yield from _probes(verdicts, observed)
+        state = self._board.state
+        yield from _host(self._board)
+        yield from _apps(verdicts, state.history)
+        yield from _probes(verdicts, state.counters)
         yield _counter(
             "docker_events",
             "Events of containers that the Docker engine has told of since the service started",
-            (((action,), count) for action, count in sorted(observed.events.items())),
+            (((action,), count) for action, count in sorted(state.counters.events.items())),
             ("action",),
         )
 
 
 def _host(board: Board) -> Iterator[Metric]:
-    snapshot, age = board.report().snapshot, board.age
+    snapshot, age = board.state.snapshot, board.age
     yield _gauge(
         "build_info", "Always 1; the label is the version", [((__version__,), 1)], ("version",)
     )
@@ -128,8 +122,8 @@ def _apps(verdicts: Mapping[str, Verdict], history: History) -> Iterator[Metric]
     )
 
 
-def _probes(verdicts: Mapping[str, Verdict], observed: Observed) -> Iterator[Metric]:
-    probes = {each: observed.probes[each] for each in verdicts if each in observed.probes}
+def _probes(verdicts: Mapping[str, Verdict], counters: Counters) -> Iterator[Metric]:
+    probes = {each: counters.probes[each] for each in verdicts if each in counters.probes}
     yield _gauge(
         "probe_success",
         "1 when the last probe of the app passed, else 0; only of apps that are probed",
@@ -148,7 +142,7 @@ def _probes(verdicts: Mapping[str, Verdict], observed: Observed) -> Iterator[Met
         (
             ((each, reason), count)
             for each in verdicts
-            for reason, count in sorted(observed.failures.get(each, {}).items())
+            for reason, count in sorted(counters.failures.get(each, {}).items())
         ),
         ("app_code", "reason"),
     )

@@ -20,8 +20,9 @@ import jinja2
 
 from container_healthcheck import __version__
 from container_healthcheck.board import Board
+from container_healthcheck.model.counters import LastProbe
 from container_healthcheck.model.drains import HOST, Mark
-from container_healthcheck.model.probes import LastProbe
+from container_healthcheck.model.history import History
 from container_healthcheck.model.report import Report
 from container_healthcheck.model.verdict import Code, Verdict
 from container_healthcheck.settings import Settings
@@ -60,7 +61,7 @@ class Page:
         self._settings = settings
         self._clock = clock
         self._made: dict[str, _Made] = {}
-        self._tag: tuple[Report | None, int, str] = (None, 0, "")
+        self._tag: tuple[Report | None, History | None, str] = (None, None, "")
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_TEMPLATES),
             autoescape=True,
@@ -83,13 +84,13 @@ class Page:
         )
 
     def tag(self, report: Report, words: Words) -> str:
-        """A hash of what is news on the page: equal on every worker that sees the same.
+        """A hash of what is news on the page: equal on every worker.
 
         Ages, probes that pass and Docker's words for how long a container is up are not in it.
         """
-        revision = self._board.history.revision
-        if self._tag[0] is not report or self._tag[1] != revision:
-            self._tag = report, revision, self._digest(report)
+        history = self._board.state.history
+        if self._tag[0] is not report or self._tag[1] is not history:
+            self._tag = report, history, self._digest(report, history)
         return f"{self._tag[2]}-{words.tag}"
 
     def html(self, report: Report, words: Words) -> bytes:
@@ -113,14 +114,14 @@ class Page:
             good=kinds.count("good"),
             fault=report.fault,
             host_mark=report.drains.marks.get(HOST),
-            changes=list(self._board.history.changes)[:SHOWN_CHANGES],
+            changes=self._board.state.history.changes[:SHOWN_CHANGES],
             states={int(code): word for code, word in words.states.items()},
             kinds={int(code): _kind(code) for code in Code},
             host=socket.gethostname(),
             engine=self._settings.docker_host or "/var/run/docker.sock",
             version=__version__,
             prefix=self._settings.prefix,
-            picture_age=self._board.age,
+            snapshot_age=self._board.age,
             now=now,
             age=lambda seconds: age(seconds, words),
         )
@@ -128,18 +129,16 @@ class Page:
         return text.encode("utf-8", "replace")
 
     def _rows(self, report: Report) -> list[Row]:
-        history, probes = self._board.history, self._board.observed().probes
+        history, probes = self._board.state.history, self._board.state.counters.probes
         rows = []
         for app_code, verdict in report.verdicts.items():
             since = history.since(app_code, verdict.code)
-            probe = _not_outdated(probes.get(app_code), verdict.code, since)
             mark = report.drains.marks.get(app_code)
-            rows.append(Row(verdict, _kind(verdict.code), since, probe, mark))
+            rows.append(Row(verdict, _kind(verdict.code), since, probes.get(app_code), mark))
         order = ("bad", "drained", "good")
         return sorted(rows, key=lambda row: (order.index(row.kind), row.verdict.app_code))
 
-    def _digest(self, report: Report) -> str:
-        history = self._board.history
+    def _digest(self, report: Report, history: History) -> str:
         parts: Iterable[object] = (
             __version__,
             report.etag,
@@ -163,17 +162,6 @@ def age(seconds: float, words: Words) -> str:
             return f"{int(left)} {unit}"
         left /= size
     return f"{int(left)} {words.units[-1]}"
-
-
-def _not_outdated(probe: LastProbe | None, code: Code, since: float | None) -> LastProbe | None:
-    """The probe, unless the verdict is newer and says the contrary.
-
-    Verdicts reach a worker at once, and what the probes saw a moment later.
-    """
-    if probe is None or since is None or code not in (Code.HEALTHY, Code.NOT_SERVING):
-        return probe
-    agrees = (probe.seen is None) == (code == Code.HEALTHY)
-    return probe if agrees or probe.asked_at >= since else None
 
 
 def _kind(code: Code) -> str:

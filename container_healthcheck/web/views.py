@@ -11,10 +11,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from container_healthcheck.board import Board
 from container_healthcheck.model import formatter
+from container_healthcheck.model.history import Change
 from container_healthcheck.model.names import NO_APP_CODE, is_app_code
-from container_healthcheck.model.records import Changed
 from container_healthcheck.model.report import Report
-from container_healthcheck.model.verdict import Code
+from container_healthcheck.model.verdict import Code, Fault
 from container_healthcheck.settings import Settings
 from container_healthcheck.web.metrics import CONTENT_TYPE, Metrics
 from container_healthcheck.web.page import Page
@@ -67,7 +67,8 @@ class _Views:
         return _answer(_HEALTH_BODY, 200)
 
     def ready(self) -> Response:
-        return _fault_answer(self._board.report()) or _answer(_READY_BODY, 200)
+        fault = self._board.report().fault
+        return _answer(_READY_BODY, 200) if fault is None else _fault_answer(fault)
 
     def check(self, app_code: str) -> Response:
         if not is_app_code(app_code):
@@ -87,8 +88,9 @@ class _Views:
             return report.fault is None and known.contains_weak(report.etag)
 
         report = self._board.wait(is_known, wait or 0)
-        response = _fault_answer(report)
-        if response is None:
+        if report.fault is not None:
+            response = _fault_answer(report.fault)
+        else:
             response = _answer(b"", 304) if is_known(report) else _answer(report.codes_body, 200)
             response.set_etag(report.etag)
         if wait is not None:
@@ -98,11 +100,14 @@ class _Views:
     def apps(self) -> Response:
         board = self._board
         report = board.report()
-        body = formatter.overview(report.verdicts.values(), board.history, board.observed().probes)
-        return _fault_answer(report) or _answer(body, 200)
+        if report.fault is not None:
+            return _fault_answer(report.fault)
+        history, probes = board.state.history, board.state.counters.probes
+        return _answer(formatter.overview(report.verdicts.values(), history, probes), 200)
 
     def changes(self) -> Response:
-        changes: Iterable[Changed] = self._board.history.changes
+        self._board.report()
+        changes: Iterable[Change] = self._board.state.history.changes
         if (app_code := request.args.get("app_code")) is not None:
             if not is_app_code(app_code):
                 return _answer(_bad_app_code(app_code), 400)
@@ -156,10 +161,8 @@ def _answer(body: bytes, status: int, content_type: str = "application/json") ->
     return response
 
 
-def _fault_answer(report: Report) -> Response | None:
-    if report.fault is None:
-        return None
-    return _answer(formatter.text_body(report.fault.code, report.fault.text), _REFUSED)
+def _fault_answer(fault: Fault) -> Response:
+    return _answer(formatter.text_body(fault.code, fault.text), _REFUSED)
 
 
 def _bad_app_code(app_code: str) -> bytes:

@@ -36,9 +36,9 @@ class Words(NamedTuple):
     host: str
     engine: str
     version: str
-    picture: str
-    picture_age: str
-    no_picture: str
+    snapshot: str
+    snapshot_age: str
+    no_snapshot: str
     docker_away: str
     host_drained: str
     until: str
@@ -77,9 +77,9 @@ ENGLISH = Words(
     host="Host",
     engine="Docker",
     version="Version",
-    picture="Picture",
-    picture_age=" old",
-    no_picture="none yet",
+    snapshot="Snapshot",
+    snapshot_age=" old",
+    no_snapshot="none yet",
     docker_away="Docker is away",
     host_drained="This host is drained",
     until="until",
@@ -126,9 +126,9 @@ CHINESE = Words(
     host="主机",
     engine="Docker",
     version="版本",
-    picture="数据",
-    picture_age="前",
-    no_picture="尚无",
+    snapshot="快照",
+    snapshot_age="前",
+    no_snapshot="尚无",
     docker_away="Docker 不可用",
     host_drained="本机已摘除",
     until="至",
