@@ -71,11 +71,12 @@ test-all: ## the whole on fresh Debians as well: 12, 13 and, in part, sid; as ro
 	tools/on-debian trixie make check test
 	tools/on-debian sid make test ARGS="-n $(SIDE_BY_SIDE) $(OF_SERVICE)"
 
-check: $(VENV)/dev ## lint, format and types
+check: $(VENV)/dev ## lint, format, types and layers
 	@tools/need luacheck=lua-check shellcheck=shellcheck
 	@$(IN_VENV) -m ruff check $(SOURCES)
 	@$(IN_VENV) -m ruff format --check $(SOURCES)
 	@$(IN_VENV) -m mypy
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@luacheck -q packaging/openresty/lua
 	@grep -rlE '^#!/bin/(ba)?sh' .ci tools packaging | xargs shellcheck
 
