@@ -21,7 +21,7 @@ PACKAGED := $(PACKAGER) rpmbuild=rpm rpmlint=rpmlint debootstrap=debootstrap cpi
 	systemd-analyze=systemd groff=groff-base
 BROWSER := chromium=chromium chromedriver=chromium-driver
 PICTURES := $(BROWSER) pngquant=pngquant /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc=fonts-noto-cjk
-TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) $(BROWSER) curl=curl
+TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) $(BROWSER) curl=curl zsh=zsh
 LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions status bad_input)
 OF_SERVICE := tests/unit tests/lives tests/web tests/integration
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
