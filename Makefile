@@ -21,7 +21,7 @@ PACKAGED := $(PACKAGER) rpmbuild=rpm rpmlint=rpmlint debootstrap=debootstrap cpi
 	systemd-analyze=systemd groff=groff-base
 BROWSER := chromium=chromium chromedriver=chromium-driver
 PICTURES := $(BROWSER) pngquant=pngquant /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc=fonts-noto-cjk
-TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) $(BROWSER) curl=curl
+TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) $(BROWSER) curl=curl zsh=zsh
 LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions status bad_input)
 OF_SERVICE := tests/unit tests/lives tests/web tests/integration
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
@@ -71,11 +71,12 @@ test-all: ## the whole on fresh Debians as well: 12, 13 and, in part, sid; as ro
 	tools/on-debian trixie make check test
 	tools/on-debian sid make test ARGS="-n $(SIDE_BY_SIDE) $(OF_SERVICE)"
 
-check: $(VENV)/dev ## lint, format and types
+check: $(VENV)/dev ## lint, format, types and layers
 	@tools/need luacheck=lua-check shellcheck=shellcheck
 	@$(IN_VENV) -m ruff check $(SOURCES)
 	@$(IN_VENV) -m ruff format --check $(SOURCES)
 	@$(IN_VENV) -m mypy
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 	@luacheck -q packaging/openresty/lua
 	@grep -rlE '^#!/bin/(ba)?sh' .ci tools packaging | xargs shellcheck
 
