@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -152,18 +153,20 @@ JSON = st.recursive(
 )
 
 
+def put(value: Any, place: Any, new: Any) -> Any:
+    """A copy of this value with another part."""
+    changed = value.copy()
+    changed[place] = new
+    return changed
+
+
 def spoiled(value: Any) -> st.SearchStrategy[Any]:
     """This value with something else in one place."""
     places = [JSON]
     if isinstance(value, dict):
-        places += [
-            spoiled(value[key]).map(lambda new, key=key: {**value, key: new}) for key in value
-        ]
+        places += [spoiled(value[key]).map(partial(put, value, key)) for key in value]
     elif isinstance(value, list):
-        places += [
-            spoiled(value[at]).map(lambda new, at=at: [*value[:at], new, *value[at + 1 :]])
-            for at in range(len(value))
-        ]
+        places += [spoiled(each).map(partial(put, value, at)) for at, each in enumerate(value)]
     return st.one_of(places)
 
 
