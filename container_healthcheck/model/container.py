@@ -44,9 +44,10 @@ class Container:
         return self.state == "running" and self.health not in _NOT_READY
 
     @property
-    def age_key(self) -> tuple[int, str]:
+    def age_key(self) -> tuple[int, str, str]:
         """Sorts containers by age; of two created in one second the greater name is the newer."""
-        return (self.created, self.name)
+        # While a container is renamed, two may have one name for a moment.
+        return (self.created, self.name, self.id)
 
 
 def from_listing(entry: Mapping[str, Any]) -> Container | None:

@@ -7,8 +7,10 @@ object that has a key for each field that says something.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
 from typing import Any
 
 from container_healthcheck.model.container import Container
@@ -85,7 +87,15 @@ def from_json(value: Any) -> Message:
     """The message that `to_json` has given. Raises MalformedMessageError for anything else."""
     try:
         return Message(**{name: _FORMATS[name][1](each) for name, each in value.items()})
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise MalformedMessageError(f"not a message: {error!r}"[:200]) from error
 
 
@@ -110,22 +120,40 @@ def _slots(value: Any) -> list[Any]:
 
 
 def _container(values: Sequence[Any]) -> Container:
-    container = Container(*values)
-    if not all(isinstance(text, str) for text in (container.id, container.name, container.state)):
-        raise ValueError(f"not a container: {values!r}")
-    return container
+    _check_types(values, [str, str, str, str, int, str, str, str, list])
+    return Container(*values)
 
 
 def _probe_state(values: Sequence[Any]) -> ProbeState:
-    state = ProbeState(*values)
-    if [type(each) for each in _slots(state)] != [bool, bool, int, int, str]:
-        raise ValueError(f"not a probe state: {values!r}")
-    return state
+    _check_types(values, [bool, bool, int, int, str])
+    return ProbeState(*values)
+
+
+def _check_types(values: Sequence[Any], types: Sequence[type]) -> None:
+    found = [type(each) for each in values]
+    if found != types:
+        raise ValueError(f"{found} are not {types}")
+
+
+def _mark(value: Mapping[str, Any]) -> Mark:
+    mark = Mark(**value)
+    _check_types([mark.reason, mark.problem], [str, str])
+    for at in (mark.since, mark.until):
+        # Raises unless it is a time that can be shown.
+        datetime.fromtimestamp(0.0 if at is None else _time(at)).astimezone()
+    return mark
 
 
 def _last_probe(values: Sequence[Any]) -> LastProbe:
     seen, asked_at, seconds = values
-    return LastProbe(None if seen is None else str(seen), float(asked_at), float(seconds))
+    return LastProbe(None if seen is None else str(seen), _time(asked_at), _time(seconds))
+
+
+def _time(value: Any) -> float:
+    seconds = float(value)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value!r} is not a time")
+    return seconds
 
 
 def _whole(value: Any) -> int:
@@ -136,13 +164,13 @@ def _whole(value: Any) -> int:
 
 _FORMATS: Mapping[str, _Format] = {
     "containers": (_each(_optional(_slots)), _each(_optional(_container))),
-    "confirmed_at": (_as_it_is, float),
+    "confirmed_at": (_as_it_is, _time),
     "fault": (_slots, lambda values: Fault(Code(values[0]), str(values[1]))),
     "engine_time": (_as_it_is, _whole),
     "probes": (_each(_slots), _each(_probe_state)),
     "drains": (
         lambda drains: {name: asdict(mark) for name, mark in drains.marks.items()},
-        lambda value: Drains({str(name): Mark(**mark) for name, mark in value.items()}),
+        lambda value: Drains(_each(_mark)(value)),
     ),
     "found": (_as_it_is, _each(lambda code: int(Code(code)))),
     "changes": (

@@ -58,6 +58,7 @@ class Prober:
         self._next_slot = self._slot_at(clock()) + 1
         self._retry_interval = min(RETRY_INTERVAL, interval)
         self._soon: dict[str, float] = {}
+        self._batch_began_at, self._batch_left = 0.0, 0
         self._asking: set[str] = set()
         self._sleeps_until = 0.0
         self._stopping = False
@@ -118,8 +119,10 @@ class Prober:
             self._spawn_for(app_code)
         with self._lock:
             soon = [at for app_code, at in self._soon.items() if app_code not in self._asking]
-            soon = [max(at, now + SHORTEST_SLOT) if at <= now else at for at in soon]
-            self._sleeps_until = min([self._next_slot * self._slot_length, *soon])
+            earliest = 0.0 if self._batch_left else self._batch_began_at + SHORTEST_SLOT
+            self._sleeps_until = min(
+                [self._next_slot * self._slot_length, *(max(at, earliest) for at in soon)]
+            )
             return max(self._sleeps_until - now, 0)
 
     def _take_due(self, now: float) -> set[str]:
@@ -133,14 +136,25 @@ class Prober:
             self._next_slot = current + 1
             # One that is to be asked out of turn has no other turn as well.
             due -= self._soon.keys()
-            soon = sorted((at, each) for each, at in self._soon.items() if at <= now)
-            due.update(each for _, each in soon[:MOST_AT_ONCE])
             # One that is being asked is asked out of turn once that probe has ended.
             due -= self._asking
+            due.update(self._take_batch(now))
             for app_code in due:
                 self._soon.pop(app_code, None)
             self._asking |= due
             return due
+
+    def _take_batch(self, now: float) -> list[str]:
+        """Apps that are to be asked out of turn now.
+
+        However often the prober wakes up, it takes no more than MOST_AT_ONCE in one slot's time.
+        """
+        if now - self._batch_began_at >= SHORTEST_SLOT:
+            self._batch_began_at, self._batch_left = now, MOST_AT_ONCE
+        ready = ((at, each) for each, at in self._soon.items() if each not in self._asking)
+        batch = [each for at, each in sorted(ready) if at <= now][: self._batch_left]
+        self._batch_left -= len(batch)
+        return batch
 
     def _spawn_for(self, app_code: str) -> None:
         def work() -> None:

@@ -6,10 +6,9 @@ import json
 from dataclasses import replace
 
 from container_healthcheck.model import formatter
-from container_healthcheck.model.history import History
-from container_healthcheck.model.probes import LastProbe
-from container_healthcheck.model.records import Changed
-from container_healthcheck.model.verdict import Code, judge
+from container_healthcheck.model.counters import LastProbe
+from container_healthcheck.model.history import Change, History
+from container_healthcheck.model.verdict import Code, evaluate
 from tests.unit.containers import container
 
 GO_TOOL = (
@@ -18,8 +17,8 @@ GO_TOOL = (
     b'"state":"running","status":"Up 5 days"}}'
 )
 CONTAINER = container(id="037dbe46cd" + "0" * 54)
-HEALTHY = judge("bk_iam", drain=None, fault=None, candidates=[CONTAINER], probe_failure=None)
-NONE = judge("bk_iam", drain=None, fault=None, candidates=[], probe_failure=None)
+HEALTHY = evaluate("bk_iam", drain=None, fault=None, candidates=[CONTAINER], probe_failure=None)
+NONE = evaluate("bk_iam", drain=None, fault=None, candidates=[], probe_failure=None)
 
 
 def test_a_healthy_check_is_the_go_tools() -> None:
@@ -40,9 +39,8 @@ def test_an_unhealthy_check_says_why() -> None:
 
 
 def test_the_overview_names_the_app_first() -> None:
-    history = History()
     other = replace(NONE, app_code="other")
-    history.changed(Changed(11.5, HEALTHY.app_code, 13, 0, ""))
+    history = History().after(None, [Change(11.5, HEALTHY.app_code, 13, 0, "")])
     probes = {HEALTHY.app_code: LastProbe(None, 100.5, 0.25)}
     fields = json.loads(formatter.overview([HEALTHY, other], history, probes))
 

@@ -1,4 +1,4 @@
-"""The snapshot: whose containers are whose, what changes, and how long it is believed."""
+"""The snapshot: whose containers are whose, what changes, and how long it can be answered from."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_live_containers_are_given_by_app() -> None:
 
 
 @pytest.mark.parametrize(
-    ("news", "touched"),
+    ("news", "affected"),
     [
         ({}, set()),
         ({"id of a-1": container("a-1")}, set()),
@@ -45,16 +45,18 @@ def test_live_containers_are_given_by_app() -> None:
         ({"id of a-1": container("b-7", id="id of a-1")}, {"a", "a-1", "b", "b-7"}),
     ],
 )
-def test_only_what_changes_is_touched(news: dict[str, Container | None], touched: set[str]) -> None:
+def test_only_what_changes_is_affected(
+    news: dict[str, Container | None], affected: set[str]
+) -> None:
     before = snapshot_of([container("a-1"), container("b-1")], PATTERN, confirmed_at=0)
 
     after, found = before.updated(news, PATTERN)
 
-    assert found == touched
+    assert found == affected
     left = {each.id: each for each in before.containers.values()} | news
     drawn = snapshot_of([each for each in left.values() if each], PATTERN, confirmed_at=0)
     assert after == drawn
-    assert (after is before) == (not touched)
+    assert (after is before) == (not affected)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_only_what_changes_is_touched(news: dict[str, Container | None], touched
         (100, REFUSED, 115, Code.ENGINE_UNREACHABLE),
     ],
 )
-def test_a_snapshot_is_believed_until_it_is_stale(
+def test_a_snapshot_is_answered_from_until_it_is_stale(
     confirmed_at: float | None, fault: Fault | None, now: float, code: Code | None
 ) -> None:
     found = Snapshot(confirmed_at=confirmed_at, fault=fault).fault_at(now, 15)
@@ -76,7 +78,7 @@ def test_a_snapshot_is_believed_until_it_is_stale(
     assert (found and found.code) == code
 
 
-def test_a_stale_snapshot_says_for_how_long_it_is_believed() -> None:
+def test_a_stale_snapshot_says_since_when() -> None:
     found = Snapshot(confirmed_at=0, fault=REFUSED).fault_at(99, 15)
 
     assert found is not None

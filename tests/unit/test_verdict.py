@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from container_healthcheck.model.container import Container
-from container_healthcheck.model.verdict import Code, Fault, Verdict, judge
+from container_healthcheck.model.verdict import Code, Fault, Verdict, evaluate
 from tests.unit.containers import container
 
 RUNNING = container("a-2", created=2)
@@ -23,7 +23,9 @@ def verdict_on(
     fault: Fault | None = None,
     probe_failure: str | None = None,
 ) -> Verdict:
-    return judge("a", drain=drain, fault=fault, candidates=candidates, probe_failure=probe_failure)
+    return evaluate(
+        "a", drain=drain, fault=fault, candidates=candidates, probe_failure=probe_failure
+    )
 
 
 def test_a_running_container_is_healthy() -> None:

@@ -8,9 +8,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from container_healthcheck import __version__
-from container_healthcheck.model.drains import HOST, Drains, Mark
-from container_healthcheck.model.probes import REASONS, LastProbe, Observed
-from container_healthcheck.model.records import Changed
+from container_healthcheck.model.counters import LastProbe
+from container_healthcheck.model.drains import HOST, Mark
+from container_healthcheck.model.history import Change
+from container_healthcheck.model.message import Message
+from container_healthcheck.model.probes import REASONS
 from container_healthcheck.model.snapshot import Snapshot, snapshot_of
 from tests.readme import LANGUAGES, chapter
 from tests.unit.containers import PATTERN, container
@@ -31,11 +33,13 @@ def scraped(host: Host) -> dict[tuple[str, ...], float]:
 
 
 def test_the_metrics_of_a_host(host: Host) -> None:
-    host.history.changed(Changed(5.5, "b", 0, 13, "it died"))
-    host.observed = Observed(
-        {"a": LastProbe("502 Bad Gateway", 7.25, 0.5)},
-        {"a": {"http_502": 3, "timeout": 1}, "gone": {"timeout": 9}},
-        {"die": 2, "start": 4},
+    host.changed(Change(5.5, "b", 0, 13, "it died"))
+    host.apply(
+        Message(
+            last_probes={"a": LastProbe("502 Bad Gateway", 7.25, 0.5)},
+            failures={"a": {"http_502": 3, "timeout": 1}, "gone": {"timeout": 9}},
+            events={"die": 2, "start": 4},
+        )
     )
 
     assert scraped(host) == {
@@ -62,8 +66,6 @@ def test_the_metrics_of_a_host(host: Host) -> None:
         ("docker_events_total", "die"): 2,
         ("docker_events_total", "start"): 4,
     }
-    # What other workers have told is taken first: they may have shown it already.
-    assert host.caught_up == 1
 
 
 def test_the_names_labels_and_kinds_are_a_contract(host: Host) -> None:
@@ -139,7 +141,7 @@ def test_a_stale_picture_has_an_age(host: Host) -> None:
 
 
 def test_a_drain_is_no_trouble_in_itself(host: Host) -> None:
-    host.drains = Drains({HOST: Mark(0, None, "")})
+    host.drain(**{HOST: Mark(0, None, "")})
 
     values = scraped(host)
 
@@ -164,7 +166,6 @@ def test_nothing_that_comes_from_outside_is_a_label(host: Host) -> None:
 
 def test_a_host_without_containers_has_metrics(host: Host) -> None:
     host.shows(Snapshot(confirmed_at=NOW))
-    host.board.publish(Snapshot(confirmed_at=NOW), {}, frozenset("ab"))
 
     assert scraped(host) == {
         ("build_info", __version__): 1,
@@ -180,8 +181,9 @@ SHOWN = re.compile(r"^(\w+)(?:\{(.*)\})? ", re.MULTILINE)
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_documents_name_every_metric_and_its_labels(host: Host, language: str) -> None:
-    host.history.changed(Changed(5.5, "b", 0, 13, "it died"))
-    host.observed = Observed({"a": LastProbe(None, 7.25, 0.5)}, {"a": {"timeout": 1}}, {"die": 2})
+    host.changed(Change(5.5, "b", 0, 13, "it died"))
+    probes = {"a": LastProbe(None, 7.25, 0.5)}
+    host.apply(Message(last_probes=probes, failures={"a": {"timeout": 1}}, events={"die": 2}))
     shown = {
         (name, ",".join(re.findall(r"(\w+)=", labels)))
         for name, labels in SHOWN.findall(host.get("/metrics").text)

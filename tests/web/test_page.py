@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from container_healthcheck.model.drains import HOST, Drains, Mark
-from container_healthcheck.model.probes import LastProbe, Observed
-from container_healthcheck.model.records import Changed
+from container_healthcheck.model.counters import LastProbe
+from container_healthcheck.model.drains import HOST, Mark
+from container_healthcheck.model.history import Change
+from container_healthcheck.model.host_state import state_of
 from container_healthcheck.model.snapshot import Snapshot, snapshot_of
 from container_healthcheck.model.verdict import Code, Fault
 from container_healthcheck.web.page import age
@@ -68,10 +69,9 @@ def apps_of(reader: Reader) -> list[str]:
 
 
 def test_the_broken_come_first(host: Host) -> None:
-    host.history.changed(Changed(5.5, "b", 0, 13, "it died"))
-    host.drains = Drains({"c": Mark(0, None, "for the night")})
-    host.observed = Observed({"a": LastProbe(None, 7.25, 0.0125)})
-    host.board.look()
+    host.changed(Change(5.5, "b", 0, 13, "it died"))
+    host.drain(c=Mark(0, None, "for the night"))
+    host.probed(a=LastProbe(None, 7.25, 0.0125))
 
     page = read(host)
 
@@ -83,17 +83,6 @@ def test_the_broken_come_first(host: Host) -> None:
     assert "healthy 0 → not running 13 it died" in page.text
     # Commands may hold what is not for everybody.
     assert "/build/builder" not in page.text
-
-
-@pytest.mark.parametrize(("asked_at", "shown"), [(NOW - 9, False), (NOW - 1, True)])
-def test_no_probe_is_shown_that_the_verdict_has_overtaken(
-    host: Host, asked_at: float, shown: bool
-) -> None:
-    host.history.changed(Changed(NOW - 5, "a", 14, 0, "it serves"))
-    host.observed = Observed({"a": LastProbe("502", asked_at, 0.0125)})
-    host.board.look()
-
-    assert ("failed 12 ms" in read(host).text) == shown
 
 
 def test_it_is_found_with_and_without_the_slash(host: Host) -> None:
@@ -140,9 +129,9 @@ def test_both_languages_have_the_same_words() -> None:
 
 def test_nothing_that_comes_from_outside_does_anything(host: Host) -> None:
     plain = read(host)
-    host.history.changed(Changed(5.5, "b", 0, 13, HOSTILE))
-    host.observed = Observed({"a": LastProbe(HOSTILE, 7.25, 0.5)})
-    host.drains = Drains({"c": Mark(0, 1e9, HOSTILE), "d": Mark(0, None, "", problem=HOSTILE)})
+    host.changed(Change(5.5, "b", 0, 13, HOSTILE))
+    host.probed(a=LastProbe(HOSTILE, 7.25, 0.5))
+    host.drain(c=Mark(0, 1e9, HOSTILE), d=Mark(0, None, "", problem=HOSTILE))
     host.shows(
         snapshot_of(
             [
@@ -189,7 +178,7 @@ def test_only_its_own_style_and_script_may_do_something(host: Host) -> None:
     assert "url(" not in page.inline["style"]
 
 
-# --- what is not well
+# --- trouble
 
 
 def test_without_docker_it_says_so_and_is_200(blind: Host) -> None:
@@ -213,7 +202,7 @@ def test_apps_stay_on_the_page_while_docker_is_away(host: Host) -> None:
 
 
 def test_a_drained_host_says_so_once(host: Host) -> None:
-    host.drains = Drains({HOST: Mark(0, None, "new kernel")})
+    host.drain(**{HOST: Mark(0, None, "new kernel")})
 
     page = read(host)
 
@@ -248,17 +237,17 @@ def test_a_known_page_is_not_sent_again(host: Host) -> None:
     assert etag_of(host, "/?lang=zh") != etag
 
 
-def test_what_is_news_has_another_etag(host: Host) -> None:
+def test_what_is_new_has_another_etag(host: Host) -> None:
     etags = [etag_of(host)]
 
     def noted() -> None:
         etags.append(etag_of(host))
 
-    host.history.changed(Changed(5.5, "b", 0, 13, "it died"))
+    host.changed(Change(5.5, "b", 0, 13, "it died"))
     noted()
-    host.drains = Drains({"b": Mark(0, None, "")})
+    host.drain(b=Mark(0, None, ""))
     noted()
-    host.drains = Drains({"b": Mark(0, None, "why")})
+    host.drain(b=Mark(0, None, "why"))
     noted()
     host.shows(snapshot_of([container("a-2")], PATTERN, confirmed_at=NOW))
     noted()
@@ -270,9 +259,9 @@ def test_what_is_news_has_another_etag(host: Host) -> None:
     assert len(set(etags)) == len(etags)
 
 
-def test_what_changes_all_the_time_is_no_news(host: Host) -> None:
+def test_what_changes_all_the_time_is_not_new(host: Host) -> None:
     etag = etag_of(host)
-    host.observed = Observed({"a": LastProbe(None, 8.25, 0.5)})
+    host.probed(a=LastProbe(None, 8.25, 0.5))
     later = [
         container("a-1", status="Up 6 days"),
         container("b-1", state="exited", status="Exited (1) 3 minutes ago"),
@@ -283,10 +272,11 @@ def test_what_changes_all_the_time_is_no_news(host: Host) -> None:
 
 
 def test_another_worker_has_the_same_etag(host: Host) -> None:
+    host.changed(Change(5.5, "b", 0, 13, "it died"))
+    state = host.board.state
     other = Host()
-    # It has heard of the same in other pieces.
-    other.history.restore(host.history.to_json())
-    other.shows(host.board.report().snapshot)
+    # It has received the same in other pieces.
+    other.board.publish(state_of(state.messages(), state.pattern), None)
 
     assert etag_of(other) == etag_of(host)
 

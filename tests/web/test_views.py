@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import pytest
 
-from container_healthcheck.model.drains import Drains, Mark
-from container_healthcheck.model.probes import LastProbe, Observed
-from container_healthcheck.model.records import Changed
+from container_healthcheck.model.counters import LastProbe
+from container_healthcheck.model.drains import Mark
+from container_healthcheck.model.history import Change
+from container_healthcheck.model.message import Message
+from container_healthcheck.model.snapshot import Snapshot
+from container_healthcheck.model.verdict import Code, Fault
 from tests.web.host import BASE, Host
 
+CANNOT = Fault(Code.ENGINE_UNREACHABLE, "cannot connect to Docker")
 PATHS = ["/health", "/ready", "/apps", "/apps/health", "/apps/health/a", "/changes"]
 
 
@@ -64,6 +71,24 @@ def test_without_a_snapshot_there_is_no_verdict(blind: Host) -> None:
     assert blind.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["/ready", "/apps", "/apps/health", "/apps/health/a", "/changes", "/metrics", "/"]
+)
+def test_no_answer_is_older_than_what_the_leader_has_published(host: Host, path: str) -> None:
+    host.latest = 1
+    found: list[str] = []
+    asking = threading.Thread(target=lambda: found.append(host.get(path).text), daemon=True)
+    asking.start()
+    asking.join(0.05)
+    assert not found
+
+    state, _ = host.board.state.after(Message(fault=CANNOT, changes=[Change(5, "a", 0, 10, "x")]))
+    host.board.publish(replace(state, snapshot=Snapshot(fault=CANNOT), position=1), None)
+    asking.join(60)
+
+    assert found == [host.get(path).text]
+
+
 def test_all_containers_stand_beside_the_verdict(host: Host) -> None:
     for flag in ("true", "TRUE", "1"):
         answer = host.get(f"/apps/health/b?all={flag}").get_json()
@@ -72,8 +97,8 @@ def test_all_containers_stand_beside_the_verdict(host: Host) -> None:
 
 
 def test_the_overview_knows_since_when_and_the_last_probe(host: Host) -> None:
-    host.history.changed(Changed(5.5, "b", 0, 13, "it died"))
-    host.observed = Observed({"a": LastProbe("502 Bad Gateway", 7.25, 0.5)})
+    host.changed(Change(5.5, "b", 0, 13, "it died"))
+    host.probed(a=LastProbe("502 Bad Gateway", 7.25, 0.5))
 
     a, b = host.get("/apps").get_json()["message"]
 
@@ -88,8 +113,8 @@ def test_the_overview_knows_since_when_and_the_last_probe(host: Host) -> None:
 
 
 def test_changes_are_the_newest_first_of_all_or_of_one_app(host: Host) -> None:
-    host.history.changed(Changed(1.5, "a", None, 0, "a-1 Up"))
-    host.history.changed(Changed(2.5, "b", 0, 13, "it died"))
+    host.changed(Change(1.5, "a", None, 0, "a-1 Up"))
+    host.changed(Change(2.5, "b", 0, 13, "it died"))
 
     assert host.get("/changes").get_json() == {
         "code": 0,
@@ -129,7 +154,7 @@ def test_a_known_map_is_not_sent_again(host: Host) -> None:
         answer = host.get("/apps/health", headers={"If-None-Match": known})
         assert (answer.status_code, answer.data) == (304, b"")
         assert answer.headers["ETag"] == etag
-    host.drains = Drains({"a": Mark(0, None, "")})
+    host.drain(a=Mark(0, None, ""))
 
     answer = host.get("/apps/health", headers={"If-None-Match": etag, "Prefer": "wait=30"})
 
