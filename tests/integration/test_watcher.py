@@ -332,7 +332,9 @@ def test_a_restart_of_dockerd_refuses_no_healthy_app(own_engine: PrivateEngine) 
             own_engine.stop()
             wait_for(lambda: "cannot connect" in service.log_text(), "the loss to be noticed")
             own_engine.start()
-            wait_for(lambda: "answers again" in service.log_text(), "the engine to be found")
+            wait_for(
+                lambda: "Docker is answering again" in service.log_text(), "the engine to be found"
+            )
         finally:
             done.set()
             asking.join()
