@@ -73,8 +73,8 @@ class RunningService:
     """`container-healthcheck serve` for one engine; a context manager.
 
     `settings` are the names of the settings without their prefix; by default it listens on a free
-    port of 127.0.0.1 and keeps its marks in a temporary folder. `command` is what comes before
-    `serve`, `namespace` what comes before everything (an `nsenter`, say).
+    port of 127.0.0.1, has one worker and keeps its marks in a temporary folder. `command` is what
+    comes before `serve`, `namespace` what comes before everything (an `nsenter`, say).
     """
 
     def __init__(
@@ -92,7 +92,12 @@ class RunningService:
         self.folder = tempfile.TemporaryDirectory(prefix="chc-service-")
         self.log = Path(self.folder.name) / "log"
         self.prefix = "/container-healthcheck"
-        given = {"bind": f"127.0.0.1:{free_port()}", "state_dir": self.folder.name, **settings}
+        given = {
+            "bind": f"127.0.0.1:{free_port()}",
+            "state_dir": self.folder.name,
+            "workers": 1,
+            **settings,
+        }
         self.port = int(str(given["bind"]).rpartition(":")[2])
         self.host = str(given["bind"]).rpartition(":")[0]
         self.environment = {

@@ -37,7 +37,8 @@ def start(engine: PrivateEngine, appo: Appo, tmp_path: Path) -> Iterator[Start]:
     bind = f"127.0.0.1:{free_port()}"
 
     def begin(**options: Any) -> RunningService:
-        given = {"probe_interval": 0.3, "probe_fall": 1, "bind": bind, "state_dir": tmp_path}
+        given = {"probe_interval": 0.3, "probe_fall": 1, "bind": bind, "workers": 2}
+        given["state_dir"] = tmp_path
         service = RunningService(engine.url, probe_url=appo.url, **{**given, **options})
         begun.append(service)
         service.start()

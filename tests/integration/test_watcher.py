@@ -296,6 +296,7 @@ def test_a_socket_that_is_not_permitted(proxy: EngineProxy) -> None:
     assert "group" in answer.json["message"]
 
 
+@pytest.mark.slow
 def test_a_dead_engine_leaks_nothing(tmp_path: Path) -> None:
     attempts = 0
     with RunningService(f"unix://{tmp_path}/docker.sock", workers=1, log_level="debug") as service:

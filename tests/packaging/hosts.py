@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -178,7 +179,8 @@ def bare_root(package: Path, folder: Path) -> Path:
 
 def debian_archive() -> Path:
     """A tar of a small Debian with systemd and rpm, made once and kept."""
-    archive = kept() / f"debian-{DEBIAN}-{platform.machine()}-2.tar"
+    made_of = hashlib.sha256(_DEBIAN_PACKAGES.encode()).hexdigest()[:12]
+    archive = kept() / f"debian-{DEBIAN}-{platform.machine()}-{made_of}.tar"
     if archive.exists():
         return archive
     with tempfile.TemporaryDirectory(prefix="chc-debian-") as folder:
@@ -218,7 +220,8 @@ def boot(engine: PrivateEngine, image: str, mounts: dict[str, str], docker_gid: 
     host = Host(engine, container)
     await_boot(host)
     if docker_gid is not None:
-        host.run(f"groupadd -g {docker_gid} docker")
+        # The number is that of the machine's own group, and the host may have given it to another.
+        host.run(f"groupadd --non-unique -g {docker_gid} docker")
     return host
 
 
