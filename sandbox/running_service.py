@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.sockets import serving_process
+from sandbox.sockets import listening_process, serving_process
 from sandbox.waiting import free_port, wait_for, wait_until
 
 PREFIX = "CONTAINER_HEALTHCHECK_"
@@ -182,6 +182,20 @@ class RunningService:
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
+
+    def leader(self) -> int:
+        """The process id of the worker that leads: the one that listens on the latest term."""
+        return wait_until(lambda: listening_process(self.workers()), bool, "a leader")
+
+    def reload(self) -> None:
+        """Replaces all workers, and waits until the old ones are gone."""
+        assert self.process is not None
+        old = set(self.workers())
+        self.process.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: not old & set(self.workers()) and len(self.workers()) == len(old),
+            "new workers in place of the old",
+        )
 
     def log_text(self) -> str:
         """What it has written to stderr and stdout."""
