@@ -497,6 +497,9 @@ class _Saves:
     def save(self, state: HostState, is_wanted: Callable[[], bool]) -> None:
         self.saver._file.save(state, is_wanted)
 
+    def report_hang(self) -> None:
+        """It does not hang."""
+
 
 WorkerLife.TestCase.settings = settings(
     max_examples=80,
