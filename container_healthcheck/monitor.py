@@ -110,8 +110,10 @@ class Monitor:
                 self._has_ended.wait(TICK)
 
     def _follow_or_lead(self) -> None:
+        # Read first: should the next term begin meanwhile, this one is over at once.
+        present = self._shared.term
         if not self._should_succeed() and (connection := self._leadership.connect()) is not None:
-            self._follow(connection)
+            self._follow(connection, present)
         elif not self._is_stopping and (term := self._leadership.stand(self._position)) is not None:
             self._lead(term)
         else:
@@ -128,9 +130,7 @@ class Monitor:
 
     # --- following
 
-    def _follow(self, connection: socket.socket) -> None:
-        term = self._shared.term
-
+    def _follow(self, connection: socket.socket, term: int) -> None:
         def is_over() -> bool:
             is_alive = self._shared.term == term and self._shared.silence < LEASE
             return not is_alive or self._has_ended.is_set() or self._should_succeed()

@@ -46,6 +46,7 @@ class Leadership:
         self._shared = shared
         self._vacant_since: float | None = None
         self._skipped = 0
+        self._reported: set[str] = set()
 
     def name(self, term: int) -> str:
         """The address of a term."""
@@ -59,9 +60,10 @@ class Leadership:
             connection = address.connect(self.name(self._shared.term), LEASE)
         except OSError as error:
             if not isinstance(error, ConnectionRefusedError):
-                log.warning("the leader cannot be reached: %s; trying again", error)
+                self._report(f"the leader cannot be reached: {error}; trying again")
             return None
         self._vacant_since = None
+        self._reported.clear()
         return connection
 
     def stand(self, position: int) -> Term | None:
@@ -82,8 +84,8 @@ class Leadership:
             listener = address.listen(self.name(number))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
-            if vacant_for > 2 * PRECEDENCE:
+                self._report(f"no worker can lead: {error}; trying again")
+            elif vacant_for > 2 * PRECEDENCE:
                 # Whoever listens there does not lead: it is frozen, or a stranger.
                 log.warning("the address of term %d is taken; going on with the next", number)
                 self._skipped += 1
@@ -93,5 +95,12 @@ class Leadership:
             listener.close()
             return None
         self._vacant_since, self._skipped = None, 0
+        self._reported.clear()
         self._shared.begin(number)
         return Term(number, listener, self._shared)
+
+    def _report(self, problem: str) -> None:
+        # A worker tries many times a second.
+        if problem not in self._reported:
+            log.warning("%s", problem)
+        self._reported.add(problem)

@@ -46,6 +46,7 @@ class Publisher:
 
     def start(self) -> None:
         """Begins to accept followers, in the background."""
+        self._term.listener.settimeout(_PAUSE)
         self._thread.start()
 
     @property
@@ -75,11 +76,9 @@ class Publisher:
                 follower.close()
 
     def _accept(self) -> None:
-        listener = self._term.listener
-        listener.settimeout(_PAUSE)
         while not self._is_closed:
             try:
-                connection, _ = listener.accept()
+                connection, _ = self._term.listener.accept()
             except TimeoutError:
                 continue
             except OSError as error:

@@ -69,6 +69,8 @@ class Saver:
         self._is_urgent.clear()
 
     def _run(self) -> None:
+        with self._changed:
+            self._busy_since = time.monotonic()
         self._try(self._file.remove_strays)
         while True:
             with self._changed:

@@ -11,6 +11,7 @@ is complete.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import time
@@ -106,7 +107,8 @@ class StateFile:
         if not Boot(str(head["boot"]), float(head["booted_at"])).is_same(this_boot()):
             return Saved(HostState(pattern, history=state.history), None)
         saved_at = float(head["saved_at"])
-        if saved_at > time.monotonic():
+        # Also for what is not a number.
+        if not saved_at <= time.monotonic():
             raise StateFileError(f"{self.path} is from the future")
         return Saved(state, saved_at)
 
@@ -125,7 +127,8 @@ class StateFile:
                 if is_wanted():
                     beside.replace(self.path)
                 else:
-                    beside.unlink()
+                    # Another worker that has begun to save may have removed it.
+                    beside.unlink(missing_ok=True)
             except BaseException:
                 beside.unlink(missing_ok=True)
                 raise
@@ -134,7 +137,8 @@ class StateFile:
 
     def remove_strays(self) -> None:
         """Removes what processes that were killed while they saved have left. Raises OSError."""
-        for stray in self.path.parent.glob(f"{self.path.stem}.*.new"):
+        # An IPv6 address has brackets.
+        for stray in self.path.parent.glob(f"{glob.escape(self.path.stem)}.*.new"):
             stray.unlink(missing_ok=True)
 
 

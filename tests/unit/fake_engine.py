@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ class FakeEngine:
         self.history: list[Event] = []
         self.since: list[str | None] = []
         self.failing_lists = 0
+        self.answers = threading.Event()
+        self.answers.set()
         self.lists = 0
         self.stream: queue.Queue[Event | None] = queue.Queue()
 
@@ -30,7 +33,9 @@ class FakeEngine:
         if self.failing_lists:
             self.failing_lists -= 1
             raise BROKEN
-        return [each for key, each in self.containers_now.items() if not ids or key in ids]
+        found = [each for key, each in self.containers_now.items() if not ids or key in ids]
+        assert self.answers.wait(60)
+        return found
 
     def subscribe(self, since: str | None = None) -> FakeStream:
         self.since.append(since)
