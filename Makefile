@@ -33,7 +33,7 @@ SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py guni
 .PHONY: help demo run test test-slow test-coverage test-lowest test-packages test-seen test-gateways test-debian check format bench pictures build rpm install uninstall lock clean
 
 help: ## show this
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(VENV)/runtime ## two APPO servers and a gateway, and a container's death, until Ctrl-C
 	@tools/need $(ENGINE) $(NGINX) curl=curl

@@ -75,7 +75,7 @@ def engine() -> Iterator[PrivateEngine]:
 
 @pytest.fixture(scope="session")
 def service(engine: PrivateEngine) -> Iterator[RunningService]:
-    """A service on the shared engine, with the defaults but for quicker resyncs."""
+    """A service on the shared engine, with the defaults, but one worker."""
     with RunningService(engine.url) as service:
         yield service
 

@@ -220,9 +220,16 @@ def boot(engine: PrivateEngine, image: str, mounts: dict[str, str], docker_gid: 
     host = Host(engine, container)
     await_boot(host)
     if docker_gid is not None:
-        # The number is that of the machine's own group, and the host may have given it to another.
-        host.run(f"groupadd --non-unique -g {docker_gid} docker")
+        _add_docker_group(host, docker_gid)
     return host
+
+
+def _add_docker_group(host: Host, gid: int) -> None:
+    # The number is this machine's, which the host may have given to another group: that one moves.
+    owner = host.run(f"getent group {gid} | cut -d: -f1")
+    if owner:
+        host.run(f"groupmod -g {50_000 + gid} {owner}")
+    host.run(f"groupadd -g {gid} docker")
 
 
 def await_boot(host: Host) -> None:
