@@ -351,10 +351,12 @@ def test_a_disk_that_hangs_delays_nothing(
             wait_for(lambda: "the disk does not answer" in service.log_text(), "a line about it")
             container.start()
             service.settle(app_code, 0)
-            kill_worker(service, service.leader())
-            service.settle(app_code, 0)
+            # A thread of the leader waits for the disk, so that not even SIGKILL ends it.
+            leader = service.leader()
+            os.kill(leader, signal.SIGKILL)
             appo.fails(app_code)
-            service.settle(app_code, 14)
+            others_say(service, leader, app_code, 14)
+            wait_for(lambda: service.leader() != leader, "another leader")
         finally:
             subprocess.run([*inside, "--unfreeze", str(place)], check=True)
         assert service.log_text().count("cannot be written: the disk does not answer") <= 2
@@ -518,7 +520,10 @@ import os, socket, sys
 os.seteuid(65534)
 with socket.socket(socket.AF_UNIX) as stranger:
     stranger.connect("\\0" + sys.argv[1])
-    print(len(stranger.recv(1 << 20)))
+    try:
+        print(len(stranger.recv(1 << 20)))
+    except ConnectionError:
+        print(0)
 """
 
 
@@ -529,9 +534,7 @@ def relay_name() -> str:
     return max(listening, key=lambda name: int(name.rpartition("-")[2]))
 
 
-@pytest.mark.parametrize(
-    ("workers", "namespace"), [(64, ()), (2, ("prlimit", "--nofile=64:64"))]
-)
+@pytest.mark.parametrize(("workers", "namespace"), [(64, ()), (2, ("prlimit", "--nofile=64:64"))])
 def test_many_workers_and_few_descriptors(
     engine: PrivateEngine, run: Run, app_code: str, workers: int, namespace: tuple[str, ...]
 ) -> None:
@@ -540,4 +543,5 @@ def test_many_workers_and_few_descriptors(
         wait_for(lambda: len(service.workers()) == workers, "the workers")
         becomes(service, app_code, 0)
         container.kill()
-        service.settle(app_code, 13)
+        becomes(service, app_code, 13)
+        assert {service.code(app_code) for _ in range(4 * workers)} == {13}
