@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import benchmarks.service
+import benchmarks.versions
 
 KEPT = Path(__file__).parent / "README.md"
 HEADER = """# Benchmarks
@@ -21,6 +22,7 @@ compare within a table, not between machines.
 
 
 def _tables() -> Iterator[str]:
+    yield from benchmarks.versions.tables()
     yield from benchmarks.service.tables()
     # A process of its own: it leaves this network namespace.
     gateway = [sys.executable, "-m", "benchmarks.gateway"]

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from container_healthcheck.cli.client import ServiceError, ask, service_url
+from container_healthcheck.cli.exit_codes import FAILED, HEALTHY, NOT_HEALTHY, UNKNOWN, complain
 from container_healthcheck.model import formatter
 from container_healthcheck.model.drains import HOST
 from container_healthcheck.model.names import NO_APP_CODE, is_app_code
@@ -32,15 +33,7 @@ from container_healthcheck.settings import Settings, SettingsError, environment_
 # it pauses before it asks again, in seconds.
 LONGEST_CONFIRMATION, CONFIRMATION_PAUSE = 3.0, 0.05
 
-HEALTHY, FAILED = 0, 1
-NOT_HEALTHY, UNKNOWN = 2, 3
 _REFUSALS = {Code.NO_CONTAINER, Code.NOT_HEALTHY, Code.NOT_SERVING, Code.DRAINED}
-
-
-def complain(text: str, code: int) -> int:
-    """Says on stderr, in one line, what is wrong; returns the exit code."""
-    print(f"container-healthcheck: {text}", file=sys.stderr)
-    return code
 
 
 def check(parsed: argparse.Namespace, settings: Settings) -> int:

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from container_healthcheck import __version__
-from container_healthcheck.cli import commands, completion, environment_file, flags
-from container_healthcheck.cli.commands import FAILED, complain
+from container_healthcheck.cli import completion, environment_file, flags
+from container_healthcheck.cli.exit_codes import FAILED, UNKNOWN, WRONG_CALL, complain
 from container_healthcheck.parsing import parse_seconds
 from container_healthcheck.server.launch import LaunchError, serve
 from container_healthcheck.settings import Settings, SettingsError
-
-WRONG_CALL = 2
 
 # Where the service's environment stands, if the package that is installed says so; its flags are in
 # the variable OPTS there.
@@ -65,11 +63,17 @@ def _serve(parsed: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return complain(str(error), FAILED)
 
 
-def _with_settings(command: Callable[[argparse.Namespace, Settings], int]) -> Command:
-    """The command, given the settings that the service of this host has."""
+def _asking(name: str) -> Command:
+    """One of `commands`, given the settings that the service of this host has."""
 
     def run(parsed: argparse.Namespace, environ: Mapping[str, str]) -> int:
-        return command(parsed, Settings.from_environment(_service_environment(environ)))
+        # Only now: it takes half of the time that the command line needs to start, and `serve` is
+        # to be quick.
+        from container_healthcheck.cli import commands
+
+        settings = Settings.from_environment(_service_environment(environ))
+        command: Callable[[argparse.Namespace, Settings], int] = getattr(commands, name)
+        return command(parsed, settings)
 
     return run
 
@@ -167,7 +171,7 @@ def _add_check(subparsers: Any) -> None:
         help="whether an app is healthy here: exit 0, 2 or 3",
         epilog=_example("container-healthcheck check bk_iam"),
     )
-    check.set_defaults(run=_with_settings(commands.check), wrong_call=commands.UNKNOWN)
+    check.set_defaults(run=_asking("check"), wrong_call=UNKNOWN)
     completion.complete_apps(check.add_argument("app_code"))
     check.add_argument("--direct", action="store_true", help="ask Docker itself, not the service")
     _add_question(check)
@@ -179,7 +183,7 @@ def _add_list(subparsers: Any) -> None:
         help="all apps: exit 0 if all are healthy, 2, or 3",
         epilog=_example("container-healthcheck list --json"),
     )
-    overview.set_defaults(run=_with_settings(commands.list_apps), wrong_call=commands.UNKNOWN)
+    overview.set_defaults(run=_asking("list_apps"), wrong_call=UNKNOWN)
     _add_question(overview)
 
 
@@ -189,7 +193,7 @@ def _add_changes(subparsers: Any) -> None:
         help="the latest changes of a verdict, newest first",
         epilog=_example("container-healthcheck changes bk_iam"),
     )
-    changes.set_defaults(run=_with_settings(commands.changes), wrong_call=WRONG_CALL)
+    changes.set_defaults(run=_asking("changes"), wrong_call=WRONG_CALL)
     completion.complete_apps(changes.add_argument("app_code", nargs="?", help="of this app only"))
     _add_question(changes)
 
@@ -205,7 +209,7 @@ def _add_drain(subparsers: Any) -> None:
         help="take an app, or the whole host, out on purpose",
         epilog=_example("container-healthcheck drain bk_iam --reason 'disk change' --for 30m"),
     )
-    drain.set_defaults(run=_with_settings(commands.drain), wrong_call=WRONG_CALL)
+    drain.set_defaults(run=_asking("drain"), wrong_call=WRONG_CALL)
     _add_target(drain)
     drain.add_argument("--reason", default="", metavar="TEXT", help="why, for those who wonder")
     drain.add_argument(
@@ -222,7 +226,7 @@ def _add_undrain(subparsers: Any) -> None:
     undrain = subparsers.add_parser(
         "undrain", help="end a drain", epilog=_example("container-healthcheck undrain bk_iam")
     )
-    undrain.set_defaults(run=_with_settings(commands.undrain), wrong_call=WRONG_CALL)
+    undrain.set_defaults(run=_asking("undrain"), wrong_call=WRONG_CALL)
     _add_target(undrain)
     _add_service(undrain)
 

@@ -73,7 +73,6 @@ def _journal_handlers() -> list[logging.Handler]:
 
 def on_starting(_: Any) -> None:
     """Keeps the garbage collector from writing into the memory that workers will share."""
-    gc.collect()
     gc.freeze()
 
 

@@ -1,8 +1,8 @@
 """Replaces what blocks a thread in the standard library with gevent's, before anything uses it.
 
-In gunicorn's master only what other modules take out of the standard library when they are
-imported; the master itself goes on with threads, queues and clocks that work without gevent. Each
-worker replaces the rest (`gunicorn.workers.ggevent`).
+Gunicorn's master, which imports the application for all workers, gets only what other modules take
+out of the standard library when they are imported; it itself goes on with clocks, queues and
+signals that work without gevent. Each worker replaces the rest after the fork.
 """
 
 from gevent import monkey
@@ -10,3 +10,10 @@ from gevent import monkey
 monkey.patch_thread()
 monkey.patch_socket()
 monkey.patch_ssl()
+
+
+def patch_worker() -> None:
+    """Replaces the rest, in a worker; it makes no processes."""
+    monkey.patch_time()
+    monkey.patch_select()
+    monkey.patch_queue()

@@ -7,12 +7,14 @@ from types import FrameType
 from typing import Any
 
 import gevent
+from gevent.socket import socket as gevent_socket
 from gunicorn.http.errors import LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
 from container_healthcheck.model import formatter
 from container_healthcheck.model.verdict import Code
 from container_healthcheck.server.connections import end_of_requests
+from container_healthcheck.server.patching import patch_worker
 from container_healthcheck.server.wsgi import MONITOR
 
 # How long a client that has connected has for its first request when the worker stops, in seconds;
@@ -32,6 +34,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._new: set[socket.socket] = set()
         self._idle: set[socket.socket] = set()
+
+    def patch(self) -> None:
+        """Replaces what the master has left, without gunicorn's `patch_all` of what is done."""
+        patch_worker()
+        self.sockets: list[Any] = [
+            gevent_socket(each.FAMILY, socket.SOCK_STREAM, fileno=each.sock.detach())
+            for each in self.sockets
+        ]
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serves one connection."""

@@ -62,15 +62,6 @@ class Page:
         self._clock = clock
         self._made: dict[str, _Made] = {}
         self._tag: tuple[Report | None, History | None, str] = (None, None, "")
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_TEMPLATES),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )
-        environment.filters.update(local=_local, exact=_exact)
-        self._template = environment.get_template("status.html")
 
     @cached_property
     def policy(self) -> str:
@@ -105,7 +96,7 @@ class Page:
     def _rendered(self, report: Report, words: Words, tag: str, now: float) -> bytes:
         rows = self._rows(report)
         kinds = [row.kind for row in rows]
-        text = self._template.render(
+        text = _TEMPLATE.render(
             words=words,
             tag=tag,
             rows=rows,
@@ -183,3 +174,19 @@ def _exact(seconds: float) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _compiled() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(local=_local, exact=_exact)
+    return environment.get_template("status.html")
+
+
+# Compiled when it is imported, before gunicorn makes workers: it takes longer than all else there.
+_TEMPLATE = _compiled()
