@@ -70,7 +70,8 @@ def _crowded_engine(size: int) -> Iterator[PrivateEngine]:
 
 
 def _service(engine: PrivateEngine, **settings: object) -> RunningService:
-    return RunningService(engine.url, environment={"COVERAGE_PROCESS_START": ""}, **settings)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"workers": 2, **settings}
+    return RunningService(engine.url, environment={"COVERAGE_PROCESS_START": ""}, **given)
 
 
 def _speed(engines: Mapping[int, PrivateEngine]) -> str:

@@ -140,7 +140,9 @@ class Monitor:
 
     def _show(self, state: HostState, affected: frozenset[str] | None) -> None:
         self.board.publish(state, affected)
-        self._is_ready.set()
+        # At the first start the leader may be waiting for its first list.
+        if state.snapshot.confirmed_at is not None or state.snapshot.fault is not None:
+            self._is_ready.set()
 
     # --- leading
 

@@ -144,6 +144,7 @@ class Observer:
             if now >= self._save_due and self._board.state.probes.failing:
                 self._save()
         self._drains.report_hang()
+        self._saver.report_hang()
 
     def observe(self, observation: Observation) -> None:
         """Takes what the watcher has observed."""

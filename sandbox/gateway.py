@@ -69,7 +69,7 @@ class AppoServer:
         quick: dict[str, Any] = {
             **{"resync_interval": 1, "docker_timeout": 1, "stale_after": 3},
             **{"probe_url": f"http://{self.name}/o/{{app_code}}/", "probe_interval": 0.5},
-            "probe_timeout": 1,
+            **{"probe_timeout": 1, "workers": 2},
         }
         self.service = RunningService(
             self.engine.url, bind=f"{address}:{SERVICE_PORT}", **{**quick, **settings}

@@ -20,7 +20,7 @@ class EngineProxy:
     `requests` are the request lines seen so far. `meddle_events` and `meddle_lists` change what the
     engine sends on a subscription, and for anything else; they may raise ConnectionError to break
     the connection. `drip` makes every answer but a subscription's come byte by byte, that many
-    seconds apart.
+    seconds apart. While `lists_flow` is cleared, no list is passed on to the engine.
     """
 
     def __init__(self, target: Path) -> None:
@@ -32,6 +32,8 @@ class EngineProxy:
         self.meddle_events: Meddle = bytes
         self.meddle_lists: Meddle = bytes
         self.drip = 0.0
+        self.lists_flow = threading.Event()
+        self.lists_flow.set()
         self._open: set[socket.socket] = set()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.socket))
@@ -44,6 +46,7 @@ class EngineProxy:
 
     def __exit__(self, *_: object) -> None:
         self.socket.unlink()
+        self.lists_flow.set()
         # Closing a listener does not wake the thread that waits in it.
         self._listener.shutdown(socket.SHUT_RDWR)
         self.break_all()
@@ -90,6 +93,8 @@ class EngineProxy:
                 self.requests.append(line)
                 if "/events" in line:
                     subscribed.set()
+                if "/containers/json" in line:
+                    self.lists_flow.wait()
                 engine.sendall(data)
         self._end(client, engine)
 

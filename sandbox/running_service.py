@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.sockets import serving_process
+from sandbox.sockets import listening_process, serving_process
 from sandbox.waiting import free_port, wait_for, wait_until
 
 PREFIX = "CONTAINER_HEALTHCHECK_"
@@ -73,8 +73,8 @@ class RunningService:
     """`container-healthcheck serve` for one engine; a context manager.
 
     `settings` are the names of the settings without their prefix; by default it listens on a free
-    port of 127.0.0.1 and keeps its marks in a temporary folder. `command` is what comes before
-    `serve`, `namespace` what comes before everything (an `nsenter`, say).
+    port of 127.0.0.1, has one worker and keeps its marks in a temporary folder. `command` is what
+    comes before `serve`, `namespace` what comes before everything (an `nsenter`, say).
     """
 
     def __init__(
@@ -92,7 +92,12 @@ class RunningService:
         self.folder = tempfile.TemporaryDirectory(prefix="chc-service-")
         self.log = Path(self.folder.name) / "log"
         self.prefix = "/container-healthcheck"
-        given = {"bind": f"127.0.0.1:{free_port()}", "state_dir": self.folder.name, **settings}
+        given = {
+            "bind": f"127.0.0.1:{free_port()}",
+            "state_dir": self.folder.name,
+            "workers": 1,
+            **settings,
+        }
         self.port = int(str(given["bind"]).rpartition(":")[2])
         self.host = str(given["bind"]).rpartition(":")[0]
         self.environment = {
@@ -177,6 +182,20 @@ class RunningService:
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
+
+    def leader(self) -> int:
+        """The process id of the worker that leads: the one that listens on the latest term."""
+        return wait_until(lambda: listening_process(self.workers()), bool, "a leader")
+
+    def reload(self) -> None:
+        """Replaces all workers, and waits until the old ones are gone."""
+        assert self.process is not None
+        old = set(self.workers())
+        self.process.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: not old & set(self.workers()) and len(self.workers()) == len(old),
+            "new workers in place of the old",
+        )
 
     def log_text(self) -> str:
         """What it has written to stderr and stdout."""

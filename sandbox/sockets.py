@@ -16,10 +16,33 @@ def serving_process(client: socket.socket, processes: Sequence[int]) -> int:
     return next((each for each in processes if _has_accepted(each, theirs, mine)), 0)
 
 
+def listening_process(processes: Sequence[int]) -> int:
+    """The one of `processes` that listens on a Unix socket with an abstract name of this project.
+
+    Of several, the one with the latest number at the end of its name; 0 when there is none.
+    """
+    found = []
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "00010000" and fields[-1].startswith("@container-healthcheck-"):
+            found.append((int(fields[-1].rpartition("-")[2]), f"socket:[{fields[6]}]"))
+    for _, target in sorted(found, reverse=True):
+        for process in processes:
+            if _has_open(process, target):
+                return process
+    return 0
+
+
+def _has_open(process: int, target: str) -> bool:
+    try:
+        return any(str(each.readlink()) == target for each in Path(f"/proc/{process}/fd").iterdir())
+    except OSError:
+        return False
+
+
 def _has_accepted(process: int, local: str, remote: str) -> bool:
     try:
-        target = f"socket:[{_inode(process, local, remote)}]"
-        return any(str(each.readlink()) == target for each in Path(f"/proc/{process}/fd").iterdir())
+        return _has_open(process, f"socket:[{_inode(process, local, remote)}]")
     except OSError:
         return False
 

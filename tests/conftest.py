@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import docker.errors
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sandbox import debian_release, gateway, private_engine
 from sandbox.private_engine import PrivateEngine
@@ -22,6 +23,13 @@ from sandbox.running_service import SOURCE, RunningService
 if os.environ.get("PYTEST_XDIST_WORKER") and os.environ.pop("COVERAGE_PROCESS_CONFIG", None):
     os.environ["COVERAGE_PROCESS_START"] = str(SOURCE / "pyproject.toml")
     os.environ["COVERAGE_FILE"] = str(SOURCE / ".coverage")
+
+# Random lives take the time that the machine has: on a busy one, no example is too slow. They are
+# the same ones in each run, but for --hypothesis-profile=fresh, which prints how to repeat one.
+_UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, database=None, **_UNHURRIED)
+settings.register_profile("fresh", derandomize=False, print_blob=True, **_UNHURRIED)
+settings.load_profile("repeatable")
 
 _numbers = itertools.count(1)
 
@@ -67,7 +75,7 @@ def engine() -> Iterator[PrivateEngine]:
 
 @pytest.fixture(scope="session")
 def service(engine: PrivateEngine) -> Iterator[RunningService]:
-    """A service on the shared engine, with the defaults but for quicker resyncs."""
+    """A service on the shared engine, with the defaults, but one worker."""
     with RunningService(engine.url) as service:
         yield service
 

@@ -27,6 +27,7 @@ WRONG_CALL = 2
 # Where the service's environment stands, if the package that is installed says so; its flags are in
 # the variable OPTS there.
 _ENVIRONMENT_FILE = "HEALTHCHECK_ENVIRONMENT_FILE"
+_OWN_FLAGS = ("-h", "--help", "-version", "--version")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
@@ -35,11 +36,8 @@ Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in ("-version", "--version"):
-        print(f"container-healthcheck {__version__}")
-        return 0
     # The Go tool has no subcommands: its flags alone mean `serve`.
-    if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
+    if arguments and arguments[0].startswith("-") and arguments[0] not in _OWN_FLAGS:
         arguments.insert(0, "serve")
     parsed, unknown = _parser().parse_known_args(arguments)
     if unknown:
@@ -126,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="container-healthcheck",
         description="Tells a gateway whether the container of each app on this host serves.",
-        epilog="--version prints the version.",
     )
+    _add_version(parser)
     subparsers = parser.add_subparsers(required=True, metavar="command")
     _add_serve(subparsers)
     _add_check(subparsers)
@@ -154,7 +152,11 @@ def _add_serve(subparsers: Any) -> None:
     )
     serve.set_defaults(run=_serve, wrong_call=WRONG_CALL)
     flags.add_flags(serve)
-    serve.add_argument(
+    _add_version(serve)
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "-version", "--version", action="version", version=f"container-healthcheck {__version__}"
     )
 
@@ -166,7 +168,7 @@ def _add_check(subparsers: Any) -> None:
         epilog=_example("container-healthcheck check bk_iam"),
     )
     check.set_defaults(run=_with_settings(commands.check), wrong_call=commands.UNKNOWN)
-    check.add_argument("app_code")
+    completion.complete_apps(check.add_argument("app_code"))
     check.add_argument("--direct", action="store_true", help="ask Docker itself, not the service")
     _add_question(check)
 
@@ -188,7 +190,7 @@ def _add_changes(subparsers: Any) -> None:
         epilog=_example("container-healthcheck changes bk_iam"),
     )
     changes.set_defaults(run=_with_settings(commands.changes), wrong_call=WRONG_CALL)
-    changes.add_argument("app_code", nargs="?", help="of this app only")
+    completion.complete_apps(changes.add_argument("app_code", nargs="?", help="of this app only"))
     _add_question(changes)
 
 
@@ -232,17 +234,17 @@ def _add_completion(subparsers: Any) -> None:
         epilog=_example("source <(container-healthcheck completion bash)"),
     )
     script.set_defaults(run=_print_completion, wrong_call=WRONG_CALL)
-    script.add_argument("shell", choices=["bash"], help="the shell")
+    script.add_argument("shell", choices=completion.SHELLS, help="the shell")
 
 
-def _print_completion(_: argparse.Namespace, __: Mapping[str, str]) -> int:
-    print(completion.bash(_parser()), end="")
+def _print_completion(parsed: argparse.Namespace, _: Mapping[str, str]) -> int:
+    print(completion.script(_parser(), parsed.shell))
     return 0
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("app_code", nargs="?", help="the app")
+    completion.complete_apps(target.add_argument("app_code", nargs="?", help="the app"))
     target.add_argument("--all", action="store_true", help="the whole host")
 
 

@@ -7,6 +7,7 @@ codes are often prefixes of each other (`bk_iam`, `bk_iam_app`), so a name is ma
 from __future__ import annotations
 
 import re
+import warnings
 from functools import lru_cache
 
 PLACEHOLDER = "{app_code}"
@@ -29,7 +30,8 @@ class NamePattern:
     """What a container's whole name must look like: plain text, `{app_code}`, regular expression.
 
     Raises ValueError when `{app_code}` is not there exactly once, when what stands before it is not
-    plain text, or when what stands after it is not a regular expression.
+    plain text, or when what stands after it is not a regular expression, or one whose meaning a
+    later Python will change.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -39,10 +41,7 @@ class NamePattern:
         self.before, after = pattern.split(PLACEHOLDER)
         if not re.fullmatch(r"[A-Za-z0-9_.-]*", self.before):
             raise ValueError(f"before {PLACEHOLDER} only letters, digits and _ . - are allowed")
-        try:
-            self._after = re.compile(after, re.ASCII)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
+        self._after = _compile(after)
         self.app_codes = lru_cache(maxsize=4096)(self._app_codes)
 
     def __str__(self) -> str:
@@ -67,3 +66,20 @@ class NamePattern:
         codes = self.app_codes(name)
         others = (code for code in codes[1:] if not code.endswith("-") and not name.endswith(code))
         return (*codes[:1], *others)
+
+
+def _compile(expression: str) -> re.Pattern[str]:
+    """Compiles what stands after `{app_code}`. Raises ValueError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return re.compile(expression, re.ASCII)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        except Warning as warning:
+            # `[`, `--`, `&&`, `||` or `~~` within brackets: reserved for set operations.
+            problem = str(warning).lower()
+            raise ValueError(
+                f"ambiguous regular expression, {problem} after {PLACEHOLDER}: put a backslash"
+                r" before the character there, as in \[ or \-"
+            ) from warning

@@ -1,6 +1,5 @@
 """One probe: asks an app through the local nginx, as a user's request would come.
 
-
 What fails is what a user would see as the app being gone: no connection, no answer in time, 502,
 503, 504, and the 404 page that the APPO's nginx makes itself when the app has no pid file. Any
 other answer passes, an error page of the app included.

@@ -24,8 +24,19 @@ def spawn(work: Callable[[], None]) -> None:
 
 
 def offload(work: Callable[[], None]) -> None:
-    """Runs work that may block in a thread, and returns when it is done."""
-    _threads().apply(work)
+    """Runs work that may block in a thread, and returns, or raises, when it is done."""
+    # gevent would print what an error of its threads is.
+    error = _threads().apply(_error_of, (work,))
+    if error is not None:
+        raise error
+
+
+def _error_of(work: Callable[[], None]) -> Exception | None:
+    try:
+        work()
+    except Exception as error:
+        return error
+    return None
 
 
 @cache

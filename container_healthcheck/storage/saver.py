@@ -52,6 +52,9 @@ class Saver:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
                 self._thread.start()
+
+    def report_hang(self) -> None:
+        """Logs once that the disk does not answer."""
         since = self._busy_since
         if since is not None and time.monotonic() - since > PATIENCE:
             self._report(f"{self._file.path} cannot be written: the disk does not answer")

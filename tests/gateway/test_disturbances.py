@@ -16,6 +16,8 @@ from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, AppoServer, Client, Gatewa
 from sandbox.running_service import ask
 from sandbox.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 0.2
 """The longest time in which POSTs may fail after a container died, in seconds."""
 NEVER_LATER = 5.0

@@ -14,6 +14,8 @@ from sandbox.waiting import wait_until
 from tests.gateway.openresty import INTERNAL, PREFIX, PUBLIC, TEMPLATE, OpenResty
 from tests.readme import LANGUAGES, chapter, commands, fenced
 
+pytestmark = pytest.mark.slow
+
 CHAPTER = "gateway.md"
 APPS = ("bk_iam", "bk_sops")
 LOG_TIME = re.compile(r"^[\d/]{10} [\d:]{8} \[error\] \d+#\d+: \*\d+ ", re.MULTILINE)

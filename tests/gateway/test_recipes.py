@@ -24,6 +24,8 @@ from sandbox.running_service import ask
 from sandbox.waiting import LIMIT, wait_for, wait_until
 from tests.conftest import give_up
 
+pytestmark = pytest.mark.slow
+
 
 def filled_in(recipe: str, app: str, appos: list[AppoServer]) -> str:
     """A recipe with this app and these servers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import re
@@ -13,13 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from container_healthcheck import __version__
+from container_healthcheck.cli.main import main
 from sandbox.private_engine import PrivateEngine
 from sandbox.proxy import EngineProxy
 from sandbox.running_service import PREFIX, SOURCE, RunningService, ask, ask_on
@@ -32,27 +35,61 @@ GO_TOOL_OPTS = (
 )
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a run of the program has left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def environment_of(settings: Mapping[str, object]) -> dict[str, str]:
+    return {PREFIX + name.upper(): str(value) for name, value in settings.items()}
+
+
 def command(
     *arguments: str, environment: Mapping[str, str] | None = None, **settings: object
-) -> subprocess.CompletedProcess[str]:
-    """Runs `container-healthcheck` with these settings and waits for its end."""
-    return subprocess.run(
+) -> Done:
+    """Calls `container-healthcheck` with these settings, in this process."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        for name, value in {**environment_of(settings), **(environment or {})}.items():
+            patch.setenv(name, value)
+        patch.setattr(os, "execve", never_called)
+        try:
+            code = main(arguments)
+        except SystemExit as end:
+            # As argparse ends the program.
+            code = int(end.code or 0)
+    return Done(code, stdout.getvalue(), stderr.getvalue())
+
+
+def never_called(*_: object) -> NoReturn:
+    raise AssertionError("the service would have started, in place of the tests")
+
+
+def program(
+    *arguments: str, environment: Mapping[str, str] | None = None, **settings: object
+) -> Done:
+    """Starts `container-healthcheck` with these settings, and waits for its end.
+
+    When it asks Docker itself, docker-py leaves the closing of a socket to the end of the process.
+    """
+    done = subprocess.run(
         [sys.executable, "-m", "container_healthcheck", *arguments],
-        env={
-            **os.environ,
-            **{PREFIX + name.upper(): str(value) for name, value in settings.items()},
-            **(environment or {}),
-        },
+        env={**os.environ, **environment_of(settings), **(environment or {})},
         cwd=SOURCE,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def asking(service: RunningService, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs `container-healthcheck` beside a service, with its settings."""
+def asking(service: RunningService, *arguments: str) -> Done:
+    """Calls `container-healthcheck` beside a service, with its settings."""
     return command(*arguments, environment=service.environment)
 
 
@@ -60,11 +97,21 @@ def becomes(service: RunningService, app_code: str, code: int) -> None:
     service.settle(app_code, code)
 
 
-@pytest.fixture
-def own(engine: PrivateEngine) -> Iterator[RunningService]:
-    """A service of the test's own, whose marks it may make."""
-    with RunningService(engine.url, name_pattern=r"own.{app_code}-\d+") as service:
+@pytest.fixture(scope="module")
+def whole_own(engine: PrivateEngine) -> Iterator[RunningService]:
+    """A service that sees names that begin with `own.`."""
+    with RunningService(engine.url, workers=2, name_pattern=r"own.{app_code}-\d+") as service:
         yield service
+
+
+@pytest.fixture
+def own(whole_own: RunningService) -> Iterator[RunningService]:
+    """The same, without any app and mark, which the test may make."""
+    yield whole_own
+    for mark in Path(whole_own.folder.name, "drains").glob("*"):
+        mark.unlink()
+    for app_code in whole_own.get("/apps/health").json["message"]:
+        whole_own.settle(app_code, 12)
 
 
 # --- serve
@@ -201,7 +248,7 @@ def test_a_bare_gunicorn_serves(engine: PrivateEngine) -> None:
 def test_a_port_that_is_taken_is_said_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = command("serve", bind=bind)
+        done = program("serve", bind=bind)
 
     assert done.returncode == 1
     assert done.stderr == (
@@ -221,7 +268,7 @@ def test_a_log_folder_that_is_not_writable_is_said_in_one_line(tmp_path: Path) -
     file = tmp_path / "file"
     file.touch()
 
-    done = command("serve", log_dir=str(file / "logs"))
+    done = program("serve", log_dir=str(file / "logs"))
 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -313,7 +360,7 @@ def service_log_count(service: RunningService, text: str) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_it_ends_without_a_trace(engine: PrivateEngine, number: signal.Signals) -> None:
     """A terminal's Ctrl-C goes to all of its processes."""
-    with RunningService(engine.url) as service:
+    with RunningService(engine.url, workers=2) as service:
         assert service.code("nope") == 12
         for worker in service.workers():
             os.kill(worker, number)
@@ -325,7 +372,7 @@ def test_it_ends_without_a_trace(engine: PrivateEngine, number: signal.Signals) 
 
 
 def test_a_worker_that_dies_is_replaced(engine: PrivateEngine) -> None:
-    with RunningService(engine.url) as service:
+    with RunningService(engine.url, workers=2) as service:
         old = service.workers()
         os.kill(old[0], signal.SIGKILL)
         wait_for(
@@ -338,7 +385,7 @@ def test_a_reload_replaces_the_workers_and_refuses_nobody(
     engine: PrivateEngine, run: Run, app_code: str
 ) -> None:
     run(f"{app_code}-1")
-    with RunningService(engine.url) as service:
+    with RunningService(engine.url, workers=2) as service:
         service.settle(app_code, 0)
         old = set(service.workers())
         assert service.process is not None
@@ -411,7 +458,7 @@ def test_check_asks_the_service(own: RunningService, run: Run, app_code: str) ->
     run(f"own.{app_code}-1")
     becomes(own, app_code, 0)
 
-    done = asking(own, "check", app_code)
+    done = program("check", app_code, environment=own.environment)
 
     assert done.returncode == 0
     assert re.fullmatch(rf"OK: {app_code}: own\.{app_code}-1 Up .*\n", done.stdout)
@@ -445,7 +492,7 @@ def test_check_of_what_is_no_app_code_is_unknown(
 @pytest.mark.parametrize("arguments", [["check", "bk_iam"], ["list"]])
 def test_a_wrong_setting_is_no_verdict(arguments: list[str]) -> None:
     """A monitoring system must not take it for a dead app."""
-    done = command(*arguments, workers="many")
+    done = program(*arguments, workers="many")
 
     assert done.returncode == 3
     assert "CONTAINER_HEALTHCHECK_WORKERS: 'many' is not allowed" in done.stderr
@@ -476,7 +523,8 @@ def test_check_as_json_is_the_answer(own: RunningService, run: Run, app_code: st
     becomes(own, app_code, 0)
 
     answered = json.loads(asking(own, "check", app_code, "--json").stdout)
-    direct = json.loads(asking(own, "check", app_code, "--json", "--direct").stdout)
+    call = ("check", app_code, "--json", "--direct")
+    direct = json.loads(program(*call, environment=own.environment).stdout)
 
     assert answered["code"] == direct["code"] == 0
     assert list(answered["message"]) == list(direct["message"])
@@ -580,13 +628,13 @@ def test_check_direct_needs_no_service(
     run(f"{app_code}-1")
     run(f"{app_code}_app-1")
 
-    done = command("check", "--direct", app_code, **settings)  # type: ignore[arg-type]
+    done = program("check", "--direct", app_code, **settings)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stdout
     assert done.stdout.startswith(f"OK: {app_code}: {app_code}-1 Up ")
-    missing = command("check", "--direct", app_code[:-1], **settings)  # type: ignore[arg-type]
+    missing = program("check", "--direct", app_code[:-1], **settings)  # type: ignore[arg-type]
     assert missing.returncode == 2
     command("drain", app_code, "--reason", "test", "--timeout", "1", **settings)  # type: ignore[arg-type]
-    drained = command("check", "--direct", app_code, **settings)  # type: ignore[arg-type]
+    drained = program("check", "--direct", app_code, **settings)  # type: ignore[arg-type]
     assert drained.returncode == 2
     assert drained.stdout.strip().endswith("test")
 
@@ -594,7 +642,7 @@ def test_check_direct_needs_no_service(
 def test_check_direct_without_an_engine_is_unknown(tmp_path: Path) -> None:
     url = f"unix://{tmp_path}/docker.sock"
 
-    done = command("check", "--direct", "bk_iam", environment={"DOCKER_HOST": url})
+    done = program("check", "--direct", "bk_iam", environment={"DOCKER_HOST": url})
 
     assert done.returncode == 3
     assert done.stdout.startswith(f"UNKNOWN: bk_iam: cannot connect to Docker at {url}: no such")
@@ -614,7 +662,7 @@ def test_check_direct_gives_a_hung_engine_up(
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(path))
         silent.listen()
-        done = command(
+        done = program(
             "check", "--direct", "bk_iam",
             *flags, environment={"DOCKER_HOST": f"unix://{path}"}, **settings,
         )  # fmt: skip
@@ -691,7 +739,9 @@ def test_changes_is_a_table(own: RunningService, run: Run, app_code: str) -> Non
     assert re.match(
         rf"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  {app_code}  0 -> 13 +own\.{app_code}-1 ", first
     )
-    assert first in asking(own, "changes").stdout
+    every = asking(own, "changes").stdout
+    # Other apps' names may be longer.
+    assert first.split() in [line.split() for line in every.splitlines()]
     answer = json.loads(asking(own, "changes", app_code, "--json").stdout)
     assert answer["message"][0]["new"] == 13
     assert asking(own, "changes", "nobody").stdout.splitlines() == ["AT  APP  CODE  WHY"]
@@ -813,7 +863,7 @@ def test_the_whole_host_is_drained(own: RunningService, run: Run, app_code: str)
 
 def test_an_unreadable_mark_counts_as_drained(own: RunningService, app_code: str) -> None:
     folder = Path(own.folder.name) / "drains"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / f"{app_code}.json").write_text("{")
 
     answer = own.check(app_code)

@@ -1,4 +1,4 @@
-"""The completion for bash, in a real bash."""
+"""The completion, in a real bash and a real zsh."""
 
 from __future__ import annotations
 
@@ -21,6 +21,65 @@ from tests.conftest import give_up
 from tests.readme import help_commands
 
 COMMANDS = help_commands()
+
+# What zsh's completion adds is written to a file as well; Ctrl-X says that it is done.
+_ZSH = """
+autoload -Uz compinit && compinit -u -D
+eval "$(container-healthcheck completion zsh)"
+PATH=$EVIL:$PATH
+compadd() {
+    local -a hits
+    if [[ ${@[1,(i)(-|--)]} != *-(O|A|D)\\ * ]]; then
+        builtin compadd -O hits "$@"
+        print -rl -- $hits >>$OFFERED
+    fi
+    builtin compadd "$@"
+}
+finish() { print -r "line $BUFFER" >>$OFFERED; print done >>$OFFERED }
+zle -N finish
+bindkey '^I' expand-or-complete '^X' finish
+zstyle ':completion:*' menu no
+"""
+
+
+def zsh(line: str, environment: dict[str, str], tmp_path: Path, evil: str = "") -> list[str]:
+    """What zsh offers for the last word of a line at a key press, and the line that it makes."""
+    if shutil.which("zsh") is None:
+        give_up("not installed: zsh")
+    (tmp_path / ".zshrc").write_text(_ZSH)
+    offered = tmp_path / "offered"
+    offered.write_text("")
+    ours, theirs = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-d", "-i"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={
+            **environment,
+            "ZDOTDIR": str(tmp_path),
+            "OFFERED": str(offered),
+            "EVIL": evil,
+            "TERM": "vt100",
+        },
+        start_new_session=True,
+    )
+    os.close(theirs)
+    os.set_blocking(ours, False)
+
+    def done() -> str:
+        with contextlib.suppress(BlockingIOError):
+            os.read(ours, 4096)
+        return offered.read_text()
+
+    try:
+        os.write(ours, f"{line}\t\x18".encode())
+        wait_until(done, lambda text: text.endswith("done\n"), "zsh's completion")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+    return [each for each in offered.read_text().splitlines()[:-1] if each]
 
 
 @pytest.fixture
@@ -54,7 +113,7 @@ def offered(line: str, environment: dict[str, str]) -> list[str]:
     ask = """
         source <(container-healthcheck completion bash)
         COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
-        _container_healthcheck "$1"
+        _shtab_container_healthcheck "$1"
         printf '%s\\n' "${COMPREPLY[@]}"
     """
     return bash(ask, environment, *words).split()
@@ -70,8 +129,9 @@ def offered(line: str, environment: dict[str, str]) -> list[str]:
         ("container-healthcheck drain --f", ["--for"]),
         ("container-healthcheck serve --probe-p", ["--probe-paths"]),
         ("container-healthcheck serve ", []),
-        ("container-healthcheck completion ", ["bash"]),
-        ("container-healthcheck nonsense ", []),
+        ("container-healthcheck completion ", ["bash", "zsh"]),
+        # A wrong word: the commands that there are.
+        ("container-healthcheck nonsense ", COMMANDS),
         # A value, which is the user's own.
         ("container-healthcheck check --url ", []),
         ("container-healthcheck serve -port ", []),
@@ -107,14 +167,16 @@ def test_without_a_service_no_app_is_offered(environment: dict[str, str]) -> Non
 
 def test_what_another_program_says_is_not_run(environment: dict[str, str], tmp_path: Path) -> None:
     """Whoever has the service's port says what the apps are called."""
-    evil = tmp_path / "evil"
+    evil = tmp_path / "evil" / "container-healthcheck"
+    evil.parent.mkdir()
     act = f"touch {tmp_path}/done"
     evil.write_text(f"#!/bin/sh\nprintf 'APP CODE\\n$({act}) 0\\n`{act}` 0\\nwell 0\\n'\n")
     evil.chmod(0o755)
     ask = f"""
         source <(container-healthcheck completion bash)
+        PATH={evil.parent}:$PATH
         COMP_WORDS=(container-healthcheck check '') COMP_CWORD=2
-        _container_healthcheck {evil}
+        _shtab_container_healthcheck container-healthcheck
         echo "${{COMPREPLY[@]}}"
     """
     assert bash(ask, environment) == "well\n"
@@ -151,3 +213,79 @@ def test_a_key_press_completes(environment: dict[str, str]) -> None:
         shell.kill()
         shell.wait()
         os.close(ours)
+
+
+# --- zsh
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "completed"),
+    [
+        ("container-healthcheck ", COMMANDS, "container-healthcheck "),
+        ("container-healthcheck undr", ["undrain"], "container-healthcheck undrain "),
+        ("container-healthcheck --v", ["--version"], "container-healthcheck --version "),
+        (
+            "container-healthcheck check --d",
+            ["--direct"],
+            "container-healthcheck check --direct ",
+        ),
+        (
+            "container-healthcheck serve -port 1 --probe-p",
+            ["--probe-paths"],
+            "container-healthcheck serve -port 1 --probe-paths ",
+        ),
+        (
+            "container-healthcheck serve -ngx",
+            ["-ngx-port"],
+            "container-healthcheck serve -ngx-port ",
+        ),
+        (
+            "container-healthcheck completion z",
+            ["zsh"],
+            "container-healthcheck completion zsh ",
+        ),
+        (
+            "container-healthcheck check --url ",
+            [],
+            "container-healthcheck check --url ",
+        ),
+    ],
+)
+def test_commands_and_flags_in_zsh(
+    line: str, words: list[str], completed: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    *found, made = zsh(line, environment, tmp_path)
+
+    assert (sorted(found), made) == (sorted(words), f"line {completed}")
+
+
+def test_apps_are_those_of_the_service_in_zsh(
+    environment: dict[str, str],
+    service: RunningService,
+    run: Callable[..., object],
+    app_code: str,
+    tmp_path: Path,
+) -> None:
+    run(f"{app_code}-1709878117")
+    service.settle(app_code, 0)
+
+    line = f"container-healthcheck drain {app_code[:-1]}"
+    wait_until(
+        lambda: zsh(line, environment, tmp_path),
+        [app_code, f"line container-healthcheck drain {app_code} "].__eq__,
+        line,
+    )
+
+
+def test_what_another_program_says_is_not_run_by_zsh(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    evil = tmp_path / "evil" / "container-healthcheck"
+    evil.parent.mkdir()
+    act = f"touch {tmp_path}/done"
+    evil.write_text(f"#!/bin/sh\nprintf 'APP CODE\\n$({act}) 0\\n`{act}` 0\\nwell 0\\n'\n")
+    evil.chmod(0o755)
+
+    found = zsh("container-healthcheck check ", environment, tmp_path, str(evil.parent))
+    assert found == ["well", "line container-healthcheck check well "]
+    assert not (tmp_path / "done").exists()

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from container_healthcheck import __version__
 from sandbox.private_engine import PrivateEngine
 from sandbox.running_service import SOURCE, RunningService
@@ -14,6 +16,7 @@ from sandbox.running_service import SOURCE, RunningService
 OURS = ("container_healthcheck", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 
+@pytest.mark.slow
 def test_an_installed_package_serves(engine: PrivateEngine, tmp_path: Path) -> None:
     copy, environment = tmp_path / "copy", tmp_path / "environment"
     copy.mkdir()

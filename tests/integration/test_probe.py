@@ -37,7 +37,7 @@ class App(BaseHTTPRequestHandler):
             self._answer(404, {"Content-Length": str(GIGABYTE)})
             self._drip()
         elif what == "hang":
-            time.sleep(2)
+            self.rfile.read(1)  # until the client hangs up
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)

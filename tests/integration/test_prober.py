@@ -181,9 +181,8 @@ def ask(app_code):
 
 prober = Prober(ask, interval=1, spawn=spawn)
 for app_code in ["good", *(f"hung{number}" for number in range(1000))]:
-    prober.aim(app_code, is_live=True)
+    prober.set_live(app_code, True)
 prober.start()
-prober.lead()
 wait_for(lambda: len(begun) >= 1000, "a thousand probes to hang")
 first = len(answered)
 wait_for(lambda: len(failed) >= 2000, "each of them to fail twice")

@@ -25,6 +25,14 @@ def quiet(engine: PrivateEngine) -> Iterator[RunningService]:
         yield service
 
 
+@pytest.fixture(scope="module")
+def unchanging(engine: PrivateEngine) -> Iterator[RunningService]:
+    """A service that no change reaches: no container has such a name."""
+    with RunningService(engine.url, name_pattern=r"unchanging.{app_code}-\d+") as service:
+        wait_for(lambda: service.get("/ready").status == 200, "the service to be ready")
+        yield service
+
+
 def etag(service: RunningService) -> str:
     return service.get("/apps/health").headers["ETag"]
 
@@ -33,36 +41,38 @@ def waiting(etag: str, seconds: int) -> dict[str, str]:
     return {"If-None-Match": etag, "Prefer": f"wait={seconds}"}
 
 
-def test_without_a_known_etag_the_answer_comes_at_once(quiet: RunningService) -> None:
-    answer = quiet.get("/apps/health", headers={"Prefer": "wait=30"})
+def test_without_a_known_etag_the_answer_comes_at_once(unchanging: RunningService) -> None:
+    answer = unchanging.get("/apps/health", headers={"Prefer": "wait=30"})
 
     assert answer.status == 200
     assert answer.headers["Preference-Applied"] == "wait=30"
 
 
-def test_a_known_etag_without_wait_is_not_modified(quiet: RunningService) -> None:
-    known = etag(quiet)
+def test_a_known_etag_without_wait_is_not_modified(unchanging: RunningService) -> None:
+    known = etag(unchanging)
 
-    answer = quiet.get("/apps/health", headers={"If-None-Match": known})
+    answer = unchanging.get("/apps/health", headers={"If-None-Match": known})
 
     assert (answer.status, answer.body) == (304, b"")
     assert answer.headers["ETag"] == known
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_a_weak_etag_is_known_as_well(quiet: RunningService) -> None:
+def test_a_weak_etag_is_known_as_well(unchanging: RunningService) -> None:
     """nginx makes an ETag weak when it compresses an answer."""
-    answer = quiet.get("/apps/health", headers={"If-None-Match": f"W/{etag(quiet)}"})
+    answer = unchanging.get("/apps/health", headers={"If-None-Match": f"W/{etag(unchanging)}"})
 
     assert answer.status == 304
 
 
 @pytest.mark.parametrize("preference", ["wait=1", "respond-async, wait=1", 'Wait = "1"'])
-def test_nothing_new_is_said_when_the_time_is_up(quiet: RunningService, preference: str) -> None:
-    headers = {"If-None-Match": etag(quiet), "Prefer": preference}
+def test_nothing_new_is_said_when_the_time_is_up(
+    unchanging: RunningService, preference: str
+) -> None:
+    headers = {"If-None-Match": etag(unchanging), "Prefer": preference}
     began = time.monotonic()
 
-    answer = quiet.get("/apps/health", headers=headers)
+    answer = unchanging.get("/apps/health", headers=headers)
 
     assert answer.status == 304
     assert time.monotonic() - began >= 0.9
@@ -70,18 +80,18 @@ def test_nothing_new_is_said_when_the_time_is_up(quiet: RunningService, preferen
 
 @pytest.mark.parametrize("preference", ["wait=-1", "wait=x", "wait", "waiter=9", ""])
 def test_a_preference_that_makes_no_sense_is_passed_over(
-    quiet: RunningService, preference: str
+    unchanging: RunningService, preference: str
 ) -> None:
-    headers = {"If-None-Match": etag(quiet), "Prefer": preference}
+    headers = {"If-None-Match": etag(unchanging), "Prefer": preference}
 
-    answer = quiet.get("/apps/health", headers=headers)
+    answer = unchanging.get("/apps/health", headers=headers)
 
     assert answer.status == 304
     assert "Preference-Applied" not in answer.headers
 
 
-def test_a_wait_is_at_most_thirty_seconds(quiet: RunningService) -> None:
-    answer = quiet.get("/apps/health", headers={"Prefer": "wait=999999"})
+def test_a_wait_is_at_most_thirty_seconds(unchanging: RunningService) -> None:
+    answer = unchanging.get("/apps/health", headers={"Prefer": "wait=999999"})
 
     assert answer.headers["Preference-Applied"] == "wait=30"
 

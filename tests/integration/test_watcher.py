@@ -296,6 +296,7 @@ def test_a_socket_that_is_not_permitted(proxy: EngineProxy) -> None:
     assert "group" in answer.json["message"]
 
 
+@pytest.mark.slow
 def test_a_dead_engine_leaks_nothing(tmp_path: Path) -> None:
     attempts = 0
     with RunningService(f"unix://{tmp_path}/docker.sock", workers=1, log_level="debug") as service:
@@ -332,7 +333,9 @@ def test_a_restart_of_dockerd_refuses_no_healthy_app(own_engine: PrivateEngine) 
             own_engine.stop()
             wait_for(lambda: "cannot connect" in service.log_text(), "the loss to be noticed")
             own_engine.start()
-            wait_for(lambda: "answers again" in service.log_text(), "the engine to be found")
+            wait_for(
+                lambda: "Docker is answering again" in service.log_text(), "the engine to be found"
+            )
         finally:
             done.set()
             asking.join()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from container_healthcheck.model.container import Container, from_listing
-from container_healthcheck.observers.engine import Event
+from container_healthcheck.model.verdict import Code, Fault
+from container_healthcheck.observers.engine import EngineError, Event
 from tests.unit.containers import entry
 
 _STATUS = {
@@ -26,6 +27,8 @@ class MadeEngine:
         self.queued: list[Event] = []
         self.now = 1_800_000_000 * 10**9
         self.made = 0
+        self.failing_lists = 0
+        self.meanwhile: Callable[[], None] | None = None
 
     def make(self, name: str) -> str:
         """Creates and starts a container; returns its id."""
@@ -70,8 +73,15 @@ class MadeEngine:
     # What a subscription needs of an engine's client.
 
     def containers(self, *, ids: Sequence[str] = ()) -> list[Container]:
-        """What the list shows."""
-        return _containers(self.listed, ids)
+        """What the list shows, after what happens meanwhile."""
+        if self.failing_lists:
+            self.failing_lists -= 1
+            raise EngineError(Fault(Code.ENGINE_FAULTY, "no list"))
+        shown = _containers(self.listed, ids)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return shown
 
     def subscribe(self, since: str | None = None) -> MadeEngine:  # noqa: ARG002
         """The test hands over the events itself."""

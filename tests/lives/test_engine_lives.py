@@ -1,12 +1,11 @@
-"""Random lives of an engine: when all is quiet again, what is known is the engine's own list.
+"""Random lives of an engine: once it is quiet again, what is known is the engine's own list.
 
-After every step the report that was made from the one before is compared with one that is drawn and
-judged from scratch.
+Events get lost, doubled and out of order, lists fail, or show what was true when they were asked
+for. After every step the report that was made from the one before is compared with one that is made
+and evaluated from scratch.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -14,10 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from container_healthcheck.board import Board
 from container_healthcheck.model.drains import HOST, Drains, Mark
+from container_healthcheck.model.host_state import HostState
+from container_healthcheck.model.message import Message
+from container_healthcheck.model.probe_state import ProbeState
 from container_healthcheck.model.report import Report
-from container_healthcheck.model.snapshot import Snapshot, snapshot_of
+from container_healthcheck.model.snapshot import snapshot_of
 from container_healthcheck.observers.engine import Event
-from container_healthcheck.observers.subscription import LAST_LOOK, Cursor, Subscription
+from container_healthcheck.observers.subscription import LAST_RELIST, Observation, Subscription
 from tests.lives.made_engine import MadeEngine
 from tests.unit.containers import PATTERN
 
@@ -33,31 +35,42 @@ class EngineLife(RuleBasedStateMachine):
         super().__init__()
         self.engine = MadeEngine()
         self.clock = 100.0
-        self.cursor = Cursor()
-        self.drains = Drains()
+        self.handled_to = 0
         self.failing: dict[str, str] = {}
-        self.board = Board(lambda: self.drains, stale_after=STALE_AFTER, clock=lambda: self.clock)
-        self.snapshot = Snapshot()
+        self.drains = Drains()
+        self.board = Board(HostState(PATTERN), stale_after=STALE_AFTER, clock=lambda: self.clock)
         self.subscription = self._subscribe()
 
     def _subscribe(self) -> Subscription:
+        self.has_listed, self.subscribed_at = False, self.engine.now
         return Subscription(
-            self.cursor,
+            lambda _: self.engine,
             self.engine,
-            self.engine,
+            lambda: self.board.state.snapshot,
             self._publish,
-            pattern=PATTERN,
+            handled_to=self.handled_to,
+            subscribed_at=self.engine.now,
+            docker_timeout=3.0,
             resync_interval=RESYNC,
             clock=lambda: self.clock,
         )
 
-    def _publish(self, snapshot: Snapshot, touched: frozenset[str], _: Mapping[str, str]) -> None:
-        self.snapshot = snapshot
-        self.board.publish(snapshot, self.failing, touched)
+    def _publish(self, observation: Observation) -> None:
+        self.handled_to = observation.handled_to or self.handled_to
+        self._take(
+            Message(
+                containers=observation.containers,
+                confirmed_at=observation.confirmed_at,
+                fault=observation.fault,
+            )
+        )
+
+    def _take(self, message: Message) -> None:
+        self.board.publish(*self.board.state.after(message))
 
     @initialize()
     def begin(self) -> None:
-        self.subscription.resync()
+        self._list()
 
     def _some(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.engine.truth)))
@@ -120,7 +133,21 @@ class EngineLife(RuleBasedStateMachine):
     def events_come(self, data: st.DataObject) -> None:
         count = data.draw(st.integers(1, len(self.engine.queued)))
         come, self.engine.queued = self.engine.queued[:count], self.engine.queued[count:]
-        self.subscription.take(come)
+        before = self.board.state.snapshot.containers
+        self.subscription.note(come)
+        # Bad news counts at once, whatever the list does; what follows in one go counts together.
+        last = {each.container_id: each for each in come}
+        for each, event in last.items():
+            is_news = self.has_listed or event.time > self.subscribed_at
+            if event.action in ("die", "destroy", "pause") and each in before and is_news:
+                known = self.board.state.snapshot.containers.get(each)
+                assert known is None or not known.is_live
+        self._list()
+
+    def _list(self) -> None:
+        self.subscription.list_due()
+        if not self.engine.failing_lists:
+            self.has_listed = True
 
     @precondition(lambda self: self.engine.queued)
     @rule(data=st.data())
@@ -136,7 +163,26 @@ class EngineLife(RuleBasedStateMachine):
     @rule()
     def the_stream_breaks(self) -> None:
         self.subscription = self._subscribe()
-        self.subscription.resync()
+        self._list()
+
+    @rule(count=st.integers(1, 3))
+    def lists_fail(self, count: int) -> None:
+        self.engine.failing_lists = count
+
+    @precondition(lambda self: self.engine.truth)
+    @rule(data=st.data(), state=st.sampled_from(["exited", "running", "paused"]))
+    def something_happens_while_the_list_is_slow(self, data: st.DataObject, state: str) -> None:
+        which, subscription = self._some(data), self.subscription
+
+        def meanwhile() -> None:
+            if which not in self.engine.truth:
+                return
+            self.engine.set(which, state, {"exited": "die", "running": "start"}.get(state, "pause"))
+            subscription.note([self.engine.queued.pop()])
+
+        self.engine.meanwhile = meanwhile
+        self.clock += RESYNC
+        self._follow()
 
     @rule(seconds=st.sampled_from([0.06, 0.5, 2.0, 11.0]))
     def time_passes(self, seconds: float) -> None:
@@ -144,7 +190,7 @@ class EngineLife(RuleBasedStateMachine):
         self._follow()
 
     def _follow(self) -> None:
-        self.subscription.take([])
+        self._list()
         if self.subscription.has_stalled():
             self.the_stream_breaks()
 
@@ -155,11 +201,12 @@ class EngineLife(RuleBasedStateMachine):
         self.failing = {each: why for each, why in self.failing.items() if each != app_code}
         if seen:
             self.failing[app_code] = seen
-        self.board.publish(self.snapshot, self.failing, frozenset({app_code}))
+        self._take(Message(probes={app_code: ProbeState(is_down=bool(seen), seen=seen)}))
 
     @rule(names=st.sets(st.sampled_from([*APPS, HOST, "nobody"])))
     def marks_change(self, names: set[str]) -> None:
         self.drains = Drains({name: Mark(1.0, None, "") for name in names})
+        self._take(Message(drains=self.drains))
 
     # --- what must hold
 
@@ -167,14 +214,14 @@ class EngineLife(RuleBasedStateMachine):
     def the_report_is_that_from_scratch(self) -> None:
         report = self.board.report()
         containers = report.snapshot.containers.values()
-        drawn = snapshot_of(
+        made = snapshot_of(
             containers,
             PATTERN,
             confirmed_at=report.snapshot.confirmed_at,
             fault=report.snapshot.fault,
         )
-        assert report.snapshot == drawn
-        fresh = Report(drawn, self.failing, self.drains, now=self.clock, stale_after=STALE_AFTER)
+        assert report.snapshot == made
+        fresh = Report(made, self.failing, self.drains, now=self.clock, stale_after=STALE_AFTER)
         assert report.verdicts == fresh.verdicts
         assert report.etag == fresh.etag
         assert report.codes_body == fresh.codes_body
@@ -184,13 +231,14 @@ class EngineLife(RuleBasedStateMachine):
     def teardown(self) -> None:
         """It becomes quiet: no event is on its way, the list is true, and time passes."""
         self.engine.queued.clear()
+        self.engine.failing_lists, self.engine.meanwhile = 0, None
         self.engine.catch_up()
         for _ in range(100):
-            self.clock += LAST_LOOK / 40
+            self.clock += LAST_RELIST / 40
             self._follow()
         known = self.board.report().snapshot
-        drawn = snapshot_of(self.engine.in_truth(), PATTERN, confirmed_at=known.confirmed_at)
-        assert known == drawn
+        made = snapshot_of(self.engine.in_truth(), PATTERN, confirmed_at=known.confirmed_at)
+        assert known == made
         self.the_report_is_that_from_scratch()
 
 

@@ -27,7 +27,7 @@ def programs() -> None:
     """Gives up where a program is missing."""
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing:
-        give_up(f"not installed: {', '.join(missing)}: see TESTED in the Makefile")
+        give_up(f"not installed: {', '.join(missing)}: make test-slow installs them")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -178,7 +179,8 @@ def bare_root(package: Path, folder: Path) -> Path:
 
 def debian_archive() -> Path:
     """A tar of a small Debian with systemd and rpm, made once and kept."""
-    archive = kept() / f"debian-{DEBIAN}-{platform.machine()}-2.tar"
+    made_of = hashlib.sha256(_DEBIAN_PACKAGES.encode()).hexdigest()[:12]
+    archive = kept() / f"debian-{DEBIAN}-{platform.machine()}-{made_of}.tar"
     if archive.exists():
         return archive
     with tempfile.TemporaryDirectory(prefix="chc-debian-") as folder:
@@ -218,8 +220,16 @@ def boot(engine: PrivateEngine, image: str, mounts: dict[str, str], docker_gid: 
     host = Host(engine, container)
     await_boot(host)
     if docker_gid is not None:
-        host.run(f"groupadd -g {docker_gid} docker")
+        _add_docker_group(host, docker_gid)
     return host
+
+
+def _add_docker_group(host: Host, gid: int) -> None:
+    # The number is this machine's, which the host may have given to another group: that one moves.
+    owner = host.run(f"getent group {gid} | cut -d: -f1")
+    if owner:
+        host.run(f"groupmod -g {50_000 + gid} {owner}")
+    host.run(f"groupadd -g {gid} docker")
 
 
 def await_boot(host: Host) -> None:

@@ -55,25 +55,36 @@ def test_the_manual_page_is_the_one_of_this_version(share: Path) -> None:
     assert gzip.decompress(packed).decode().rstrip() == made.rstrip()
 
 
-def test_the_completion_is_that_of_the_command_line(share: Path) -> None:
+@pytest.mark.parametrize(
+    ("shell", "file", "see"),
+    [
+        (
+            "bash",
+            "bash-completion/completions/container-healthcheck",
+            "source $0; complete -p container-healthcheck",
+        ),
+        (
+            "zsh",
+            "zsh/site-functions/_container-healthcheck",
+            "fpath=(${0:h} $fpath); autoload -Uz compinit; compinit -u -D;"
+            " [[ $_comps[container-healthcheck] = _container-healthcheck ]]",
+        ),
+    ],
+)
+def test_the_completion_is_that_of_the_command_line(
+    share: Path, shell: str, file: str, see: str
+) -> None:
     made = subprocess.run(
-        [sys.executable, "-m", "container_healthcheck", "completion", "bash"],
+        [sys.executable, "-m", "container_healthcheck", "completion", shell],
         cwd=SOURCE,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    folder = share / "bash-completion" / "completions"
 
-    assert (folder / "container-healthcheck").read_text() == made
-    run(
-        [
-            "bash",
-            "-euc",
-            f"source {folder}/container-healthcheck; complete -p container-healthcheck",
-        ]
-    )
+    assert (share / file).read_text() == made
+    run([shell, "-euc", see, str(share / file)])
 
 
 # --- the life of a package

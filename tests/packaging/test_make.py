@@ -21,10 +21,10 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(checkout: Path, target: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
-        ["make", "-s", target],
+        ["make", "-s", *arguments],
         cwd=checkout,
         env={**own, **environment},
         stdout=subprocess.PIPE,
@@ -87,3 +87,14 @@ def test_an_ordinary_user_is_told_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Missing here: no-such-package (names of Debian packages).")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("package", ["debootstrap", "chromium", "golang-go", "haproxy", "rpm"])
+def test_make_test_does_without_what_is_big(package: str) -> None:
+    def wanted(target: str) -> list[str]:
+        done = make(SOURCE, "-n", target)
+        assert done.returncode == 0, done.stdout
+        return [pair.partition("=")[2] for pair in done.stdout.split() if "=" in pair]
+
+    assert package not in wanted("test")
+    assert package in wanted("test-slow")

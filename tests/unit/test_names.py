@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Literal
+
 import pytest
 
 from container_healthcheck.model.names import NamePattern, is_app_code
@@ -85,11 +88,43 @@ def test_what_stands_around_the_app_code_is_obeyed() -> None:
         ("{app_code}{app_code}", "exactly once"),
         (".*{app_code}", "before {app_code} only"),
         ("{app_code}(", "not a regular expression"),
+        ("{app_code}a{4294967295}", "not a regular expression"),
+        ("{app_code}" + "(" * 5000 + ")" * 5000, "not a regular expression"),
+        ("{app_code}[[a]", "ambiguous regular expression, possible nested set at position 1"),
+        ("{app_code}[a--b]", "ambiguous regular expression, possible set difference"),
+        ("{app_code}[a&&b]", "ambiguous regular expression, possible set intersection"),
+        ("{app_code}[a||b]", "ambiguous regular expression, possible set union"),
+        ("{app_code}[a~~b]", "ambiguous regular expression, possible set symmetric difference"),
     ],
 )
 def test_a_bad_pattern_is_refused(pattern: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         NamePattern(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        (r"{app_code}[\[a]", "bk_iam["),
+        (r"{app_code}[+\--]", "bk_iam-"),
+        (r"{app_code}[a\&&b]", "bk_iam&"),
+    ],
+)
+def test_a_backslash_makes_an_ambiguous_pattern_clear(pattern: str, name: str) -> None:
+    assert "bk_iam" in NamePattern(pattern).app_codes(name)
+
+
+@pytest.mark.parametrize("filter_of_caller", ["error", "ignore", "always"])
+def test_what_python_says_of_a_pattern_is_only_in_the_refusal(
+    filter_of_caller: Literal["error", "ignore", "always"],
+) -> None:
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter(filter_of_caller)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="ambiguous"):
+                NamePattern("{app_code}[[a]")
+
+    assert leaked == []
 
 
 @pytest.mark.parametrize("text", ["a", "0", "bk_iam", "a.b-c_D", "a" * 128])

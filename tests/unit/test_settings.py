@@ -99,6 +99,11 @@ def test_good_values_are_taken(name: str, text: str, value: str) -> None:
         ("docker_timeout", "3s", "from 0.1 to 60"),
         ("stale_after", "12", "at least RESYNC_INTERVAL + DOCKER_TIMEOUT, 13"),
         ("name_pattern", "x", "exactly once"),
+        (
+            "name_pattern",
+            "{app_code}[[a]",
+            "possible nested set at position 1 after {app_code}: put a",
+        ),
         ("probe_url", "https://127.0.0.1/{app_code}", "http://"),
         ("probe_url", "http://127.0.0.1/", "{app_code}"),
         ("probe_url", "http://{app_code}/", "{app_code}"),
