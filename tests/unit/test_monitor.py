@@ -95,7 +95,11 @@ def workers(engine: FakeEngine, tmp_path: Path) -> Iterator[Workers]:
     engine.answers.set()
     for each in workers.all:
         each.end()
-    wait_for(lambda: OWN.isdisjoint(each.name for each in threading.enumerate()), "the threads")
+    wait_until(
+        lambda: OWN.intersection(each.name for each in threading.enumerate()),
+        lambda left: not left,
+        "the end of the threads",
+    )
 
 
 def test_one_leads_and_the_others_follow(workers: Workers, engine: FakeEngine) -> None:

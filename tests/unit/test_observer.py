@@ -28,7 +28,7 @@ from container_healthcheck.relay.shared import SharedMemory
 from container_healthcheck.settings import Settings
 from container_healthcheck.storage.saver import Saver
 from container_healthcheck.storage.state_file import StateFile
-from sandbox.waiting import wait_for
+from sandbox.waiting import wait_for, wait_until
 from tests.unit.containers import PATTERN, container
 from tests.unit.fake_engine import BROKEN, FakeEngine
 
@@ -138,7 +138,11 @@ def begin(clock: Clock, tmp_path: Path) -> Iterator[Begin]:
         each.publisher.close()
         each.saver.flush(60)
     own = {"watcher", "events", "prober", "drains"}
-    wait_for(lambda: own.isdisjoint(each.name for each in threading.enumerate()), "the threads")
+    wait_until(
+        lambda: own.intersection(each.name for each in threading.enumerate()),
+        lambda left: not left,
+        "the end of the threads",
+    )
 
 
 @pytest.fixture
