@@ -180,7 +180,10 @@ class Subscription:
     def _keep_listing(self) -> None:
         try:
             while not self._has_ended:
-                self._is_due.wait(self.list_due())
+                pause = self.list_due()
+                # The end may have come just before `list_due` took back that something is due.
+                if not self._has_ended:
+                    self._is_due.wait(pause)
         except Exception:
             log.exception("unexpected error while containers were listed; subscribing again")
             self._end()

@@ -97,7 +97,10 @@ class Publisher:
             connection.close()
             return
         with self._lock:
-            self._followers.append(_Follower(connection, _full_state(self._state)))
+            if self._is_closed:
+                connection.close()
+            else:
+                self._followers.append(_Follower(connection, _full_state(self._state)))
 
 
 class _Follower:
@@ -135,8 +138,10 @@ class _Follower:
             self._flush(bytearray(line))
             # Checks are answered in between.
             time.sleep(0)
-        while not self.is_closed:
+        while True:
             with self._lock:
+                if self.is_closed:
+                    return
                 self._is_greeted = not self._unsent
                 self._wake.clear()
             if self._is_greeted:

@@ -49,8 +49,11 @@ class Leader:
         self.publisher.publish(message, self.state)
 
     def connect(self) -> socket.socket:
+        # On a busy machine it has been silent for longer than a leader may be.
+        self.shared.beat()
         connection = Leadership(self.shared).connect()
         assert connection is not None
+        connection.settimeout(60)
         return connection
 
 

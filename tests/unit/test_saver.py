@@ -112,13 +112,14 @@ def test_a_disk_that_hangs_delays_nobody_and_makes_one_line(
     wait_for(lambda: disk.asked, "the disk to be asked")
     saver.flush(0.1)
 
-    def line_after_a_save() -> object:
-        saver.save(STATES[2], wanted)
+    def reported() -> object:
+        saver.report_hang()
         return caplog.messages
 
-    wait_for(line_after_a_save, "a line")
+    wait_for(reported, "a line")
     for state in STATES:
         saver.save(state, wanted)
+        saver.report_hang()
     assert time.monotonic() - began < 30
     assert disk.asked == 1
     assert len(caplog.messages) == 1
