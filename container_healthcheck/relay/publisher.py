@@ -49,11 +49,6 @@ class Publisher:
         self._term.listener.settimeout(_PAUSE)
         self._thread.start()
 
-    @property
-    def has_followers(self) -> bool:
-        """True while another worker is connected."""
-        return bool(self._followers)
-
     def publish(self, message: Message, state: HostState) -> None:
         """Sends a message, which makes this state, to all followers. Does not wait for any.
 

@@ -13,12 +13,12 @@ import resource
 import sys
 from typing import Any
 
-from container_healthcheck.server import (
-    handover,
-    patching,  # noqa: F401  (before what it patches)
-    wsgi,
-)
-from container_healthcheck.settings import (
+from container_healthcheck.server.patching import patch_master
+
+patch_master()
+
+from container_healthcheck.server import handover, wsgi  # noqa: E402
+from container_healthcheck.settings import (  # noqa: E402
     ACCESS_LOG_FILE,
     LOG_FILE,
     Settings,

@@ -7,9 +7,12 @@ signals that work without gevent. Each worker replaces the rest after the fork.
 
 from gevent import monkey
 
-monkey.patch_thread()
-monkey.patch_socket()
-monkey.patch_ssl()
+
+def patch_master() -> None:
+    """Replaces what the application takes out of the standard library when it is imported."""
+    monkey.patch_thread()
+    monkey.patch_socket()
+    monkey.patch_ssl()
 
 
 def patch_worker() -> None:

@@ -19,13 +19,14 @@ from gevent import socket
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.http.errors import LimitRequestLine, ParseException
+from gunicorn.sock import create_sockets
 from gunicorn.workers.ggevent import GeventWorker
 
 from container_healthcheck.server.connections import end_of_requests
 from container_healthcheck.server.worker import Worker
 from sandbox.running_service import SOURCE
 
-HOOKS = ["handle", "handle_request", "handle_exit", "handle_quit", "handle_error"]
+HOOKS = ["patch", "handle", "handle_request", "handle_exit", "handle_quit", "handle_error"]
 PATIENCE = 60.0
 REQUEST = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 OTHERWISE = "gunicorn no longer does what container_healthcheck/server/worker.py relies on"
@@ -116,6 +117,24 @@ def test_a_hook_has_the_parameters_that_are_passed_on(hook: str) -> None:
     theirs = inspect.signature(getattr(GeventWorker, hook)).parameters
 
     assert list(inspect.signature(getattr(Worker, hook)).parameters) == list(theirs), OTHERWISE
+
+
+def test_the_listeners_become_sockets_of_gevent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("container_healthcheck.server.worker.patch_worker", lambda: None)
+    config = Config()
+    config.set("bind", "127.0.0.1:0")
+    logger = Logger(config)
+    (listener,) = create_sockets(config, logger)
+    address = listener.getsockname()
+    worker: Any = Worker(1, 1, [listener], None, 30, config, logger)
+    worker.tmp.close()
+
+    worker.patch()
+
+    (replaced,) = worker.sockets
+    assert isinstance(replaced, socket.socket), OTHERWISE
+    assert replaced.getsockname() == address, OTHERWISE
+    replaced.close()
 
 
 def test_nothing_else_of_gunicorn_is_overridden() -> None:
