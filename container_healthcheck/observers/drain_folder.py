@@ -32,7 +32,7 @@ _LONGEST_UNREAD = 1.0
 class DrainFolder:
     """The marks of one state folder.
 
-    `clock` tells the time in seconds since the epoch; `problem` is why the marks cannot be listed
+    `clock` returns the time in seconds since the epoch; `problem` is why the marks cannot be listed
     now, for the log, or empty. `known` are the marks that count until the folder can be listed.
     """
 

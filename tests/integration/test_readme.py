@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -330,6 +331,53 @@ def test_the_paths_are_those_of_the_code(language: str, service: RunningService)
     for row in rows:
         path = row[0].strip("`").replace("<app_code>", "bk_iam")
         assert service.get(path).status == 200, path
+
+
+# --- messages
+
+
+def messages_of_the_code() -> set[str]:
+    """What the service may log about itself, each with `…` where the text differs.
+
+    Those are the formats of log lines, and the texts of the errors that are logged as they are.
+    """
+    found = set()
+    for path in (SOURCE / "container_healthcheck").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and node.args and ast.unparse(node.func) in MESSAGES:
+                found.add(re.sub(r"%[.\d]*[a-z]", "…", literal(node.args[0])))
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "self.problem":
+                found.add(literal(node.value))
+    # Made of nothing but another text.
+    return found - {"", "…", "…: …"}
+
+
+MESSAGES = (
+    *(f"log.{level}" for level in ("info", "warning", "error", "exception")),
+    "self._report",
+)
+
+
+def literal(node: ast.expr) -> str:
+    """The text of a string, with `…` for what is put into it; empty for anything else."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(literal(each) or "…" for each in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_message_in_the_log_is_explained(language: str) -> None:
+    text = chapter(language, "troubleshooting.md").read_text()
+    explained = [each.split("…") for each in re.findall(r"`([^`\n]{12,})`", text)]
+    patterns = [re.compile(".*".join(map(re.escape, each)), re.DOTALL) for each in explained]
+
+    messages = messages_of_the_code()
+
+    assert len(messages) >= 20
+    for message in messages:
+        # What to do may follow.
+        forms = (message, f"{message}: …")
+        assert any(each.fullmatch(form) for each in patterns for form in forms), message
 
 
 # --- names of other things
