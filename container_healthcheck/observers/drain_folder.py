@@ -110,7 +110,7 @@ class DrainFolder:
                     self._file(name).unlink(missing_ok=True)
 
     def _make_folder(self) -> None:
-        # Readable for the service's user, whatever the mask of who calls this.
+        # Readable for the service's user, whatever the umask of the caller.
         for folder in (*reversed(self.path.parents), self.path):
             if not folder.exists():
                 folder.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """Replaces what blocks a thread in the standard library with gevent's, before anything uses it.
 
 In gunicorn's master only what other modules take out of the standard library when they are
-imported; the master itself goes on with threads, queues and clocks that work without gevent. Each
+imported; the master itself keeps threads, queues and clocks that work without gevent. Each
 worker replaces the rest (`gunicorn.workers.ggevent`).
 """
 

@@ -44,10 +44,11 @@ def service() -> Iterator[RunningService]:
         # The service is there first: so it knows since when they are what they are.
         engine.run("bk_iam-1709878117")
         engine.run("bk_monitorv3-1709878117", command="sh -c 'exit 1'")
-        # Created, it is not healthy either, and then it runs for a moment.
+        # Created, it is not healthy either, and then it runs for a moment. Its end is known from an
+        # event before the list says when it was.
         wait_until(
             lambda: str(service.check("bk_monitorv3").json["message"]),
-            lambda message: "is exited" in message,
+            lambda message: "is exited" in message and message.endswith("ago"),
             "its end",
         )
         yield service
