@@ -1,6 +1,6 @@
 """The change log: one log line for each change of a verdict or of the engine's state.
 
-Pure but for the log: it compares the leader's new report with the history, which outlives the
+Pure but for the log: it compares the leader's new report with the history, which survives the
 leader and the service, so that nothing is lost or recorded twice.
 """
 

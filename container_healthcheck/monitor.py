@@ -89,7 +89,7 @@ class Monitor:
         """Ends this worker's part, once a leader has handed over and has saved what is known."""
         self.stop()
         if self._leads and self._shared.reloads != self._reloads:
-            # The master is replacing all workers: one of the new ones is to take over.
+            # The master is replacing all workers: one of the new ones is to become the leader.
             deadline = time.monotonic() + HANDOVER
             while self._leads and time.monotonic() < deadline:
                 time.sleep(SEARCH)

@@ -117,7 +117,7 @@ class Observer:
         self._drains.wait_read(max(deadline - time.monotonic(), 0))
 
     def begin(self) -> None:
-        """Takes over what is known, from another leader or from the state file."""
+        """Continues from what is known, from another leader or from the state file."""
         with self._lock:
             states = self._board.state.probes.states
             unprobed = [each for each in states if not self._is_probed(each)]

@@ -65,7 +65,7 @@ class Settings:
     stale_after: float = _setting(
         15.0,
         parse_seconds(1, 600),
-        "age from which an unconfirmed snapshot is not answered from, s",
+        "age at which an unconfirmed snapshot is no longer answered from, s",
     )
     name_pattern: NamePattern = _setting(
         NamePattern(r"{app_code}(-\d+|\d{10})?"),
@@ -91,7 +91,7 @@ class Settings:
     state_dir: Path = _setting(
         Path("/var/lib/container-healthcheck"),
         parse_folder,
-        "folder of the drain marks, and of what is to outlive a restart",
+        "folder of the drain marks and of the state file",
     )
     log_level: str = _setting(
         "info", parse_level, "debug (with access log), info, warning (or warn), error or critical"

@@ -1,10 +1,10 @@
 """The service's own environment, for commands that someone else runs on the same host.
 
-systemd gives the service what stands in a file; a command that is to mean the same service (the
+systemd gives the service what is in a file; a command that is to mean the same service (the
 same address, the same folder of drain marks) reads that file too, as systemd does
 (systemd.exec(5), EnvironmentFile=): NAME=value a line, comments with # or ;, a backslash at the end
-to go on. Quotes count where the value begins. Where versions differ, backslashes within quotes are
-read as by those after 219, and at the end of a comment as by those before 254.
+to continue. Quotes count where the value begins. Where versions differ, backslashes within quotes
+are read as by those after 219, and at the end of a comment as by those before 254.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _add_serve(subparsers: Any) -> None:
         "serve",
         help="run the service",
         allow_abbrev=False,
-        description="Runs the service. Every flag may have one dash or two, and wins over the"
+        description="Runs the service. Every flag may have one dash or two, and overrides the"
         " environment variable CONTAINER_HEALTHCHECK_….",
         epilog=_example("container-healthcheck serve -port 4246 -ngx-port 8010"),
     )
@@ -168,7 +168,7 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
 def _add_check(subparsers: Any) -> None:
     check = subparsers.add_parser(
         "check",
-        help="whether an app is healthy here: exit 0, 2 or 3",
+        help="whether an app is healthy here: exit 0, 2 if not, 3 if unknown",
         epilog=_example("container-healthcheck check bk_iam"),
     )
     check.set_defaults(run=_asking("check"), wrong_call=UNKNOWN)
@@ -180,7 +180,7 @@ def _add_check(subparsers: Any) -> None:
 def _add_list(subparsers: Any) -> None:
     overview = subparsers.add_parser(
         "list",
-        help="all apps: exit 0 if all are healthy, 2, or 3",
+        help="all apps: exit 0 if all are healthy, 2 if not, 3 if unknown",
         epilog=_example("container-healthcheck list --json"),
     )
     overview.set_defaults(run=_asking("list_apps"), wrong_call=UNKNOWN)
@@ -199,7 +199,9 @@ def _add_changes(subparsers: Any) -> None:
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the answer as it is")
+    parser.add_argument(
+        "--json", action="store_true", help="print the service's answer, JSON"
+    )
     _add_service(parser)
 
 
@@ -211,7 +213,9 @@ def _add_drain(subparsers: Any) -> None:
     )
     drain.set_defaults(run=_asking("drain"), wrong_call=WRONG_CALL)
     _add_target(drain)
-    drain.add_argument("--reason", default="", metavar="TEXT", help="why, for those who wonder")
+    drain.add_argument(
+        "--reason", default="", metavar="TEXT", help="why: shown in answers and in the log"
+    )
     drain.add_argument(
         "--for",
         dest="duration",

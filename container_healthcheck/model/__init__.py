@@ -1,1 +1,1 @@
-"""Pure: what a container, a verdict, an answer is. No I/O, no clock, no thread."""
+"""Pure: what a container, a verdict, an answer is. No I/O, no clock, no threads."""

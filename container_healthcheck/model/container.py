@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Before API 1.52 the list tells a HEALTHCHECK's state only inside the status text.
+# Before API 1.52 the list shows a HEALTHCHECK's state only in the status text.
 _HEALTH_IN_STATUS = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 _NOT_READY = frozenset({"unhealthy", "starting"})
 

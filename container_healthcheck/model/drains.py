@@ -36,7 +36,7 @@ class Mark:
 
     @property
     def one_line(self) -> str:
-        """The reason on one line, whatever stands in the file: it is logged and shown."""
+        """The reason on one line, whatever is in the file: it is logged and shown."""
         return _one_line(self.reason)
 
 

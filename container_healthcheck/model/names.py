@@ -60,8 +60,8 @@ class NamePattern:
         """The app codes to list for a container called `name`.
 
         That is the shortest (`bk_iam` for `bk_iam-1709878117`), and any other that could be meant:
-        a Java container of the app `a-1` (`a-1` + ten digits) cannot be told from one of the app
-        `a`. The name as a whole, and one that ends in the dash of its suffix, are not meant.
+        a Java container of the app `a-1` (`a-1` + ten digits) looks like one of the app `a`. The
+        name as a whole, and one that ends in the dash of its suffix, are not meant.
         """
         codes = self.app_codes(name)
         others = (code for code in codes[1:] if not code.endswith("-") and not name.endswith(code))

@@ -32,7 +32,7 @@ _LONGEST_UNREAD = 1.0
 class DrainFolder:
     """The marks of one state folder.
 
-    `clock` tells the time in seconds since the epoch; `problem` is why the marks cannot be listed
+    `clock` returns the time in seconds since the epoch; `problem` is why the marks cannot be listed
     now, for the log, or empty. `known` are the marks that count until the folder can be listed.
     """
 
@@ -110,7 +110,7 @@ class DrainFolder:
                     self._file(name).unlink(missing_ok=True)
 
     def _make_folder(self) -> None:
-        # Readable for the service's user, whatever the mask of who calls this.
+        # Readable for the service's user, whatever the umask of the caller.
         for folder in (*reversed(self.path.parents), self.path):
             if not folder.exists():
                 folder.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ until the list agrees with the event. A full list from time to time refreshes th
 corrects whatever was missed.
 
 Three threads work on it: one reads the stream, one takes the events, one lists. A list that hangs
-or fails delays no event, and is asked for again while the stream goes on.
+or fails delays no event, and is asked for again while the stream is followed.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Subscription:
         self._is_due = threading.Event()
 
     def follow(self, stopping: threading.Event) -> None:
-        """Follows until told to stop, or until the stream ends or proves stalled."""
+        """Follows until `stopping` is set, or until the stream ends or proves stalled."""
         for work in (self._read, self._keep_listing):
             threading.Thread(target=work, name="events", daemon=True).start()
         try:

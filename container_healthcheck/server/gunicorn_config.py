@@ -77,7 +77,7 @@ def on_starting(_: Any) -> None:
 
 
 def on_reload(_: Any) -> None:
-    """Tells the old workers that new ones will take over."""
+    """Lets the old workers know that new ones will replace them."""
     wsgi.shared_memory.count_reload()
 
 

@@ -34,7 +34,7 @@ def adopt(bind: Bind, environ: MutableMapping[str, str]) -> bool:
     """Takes a socket of this address back from systemd; False when there is none.
 
     Gunicorn uses it by what `environ` says. Sockets of other addresses (the setting has changed)
-    are ended, and `environ` tells of them no more; systemd drops a socket that is ended.
+    are shut down and removed from `environ`; systemd drops a socket that is shut down.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return False

@@ -1,1 +1,1 @@
-"""What outlives the service."""
+"""What survives a restart of the service."""

@@ -52,7 +52,7 @@ class _BoardCollector(Collector):
         yield from _probes(verdicts, state.counters)
         yield _counter(
             "docker_events",
-            "Events of containers that the Docker engine has told of since the service started",
+            "Container events received from the Docker engine since the service started",
             (((action,), count) for action, count in sorted(state.counters.events.items())),
             ("action",),
         )
@@ -72,7 +72,7 @@ def _host(board: Board) -> Iterator[Metric]:
     )
     yield _gauge(
         "waiting_clients",
-        "Clients that wait for a change, of the worker process that answers this",
+        "Clients that wait for a change at the worker process that answers",
         [((), board.waiting_clients)],
     )
 

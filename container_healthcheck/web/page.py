@@ -52,7 +52,7 @@ class _Made(NamedTuple):
 
 
 class Page:
-    """`clock` tells the time in seconds since the epoch."""
+    """The page over a board; `clock` returns the time in seconds since the epoch."""
 
     def __init__(
         self, board: Board, settings: Settings, clock: Callable[[], float] = time.time

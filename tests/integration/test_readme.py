@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -25,6 +26,7 @@ from tests.readme import (
     chapter,
     documents,
     examples,
+    fenced,
     help_commands,
     help_of,
     links,
@@ -36,19 +38,17 @@ PORT = "4246"
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[RunningService]:
-    """A service on a host as the examples show it.
-
-    With one worker: several may see a change a moment apart.
-    """
+    """A service on a host as the examples show it."""
     require_engine()
-    with PrivateEngine() as engine, RunningService(engine.url, workers=1) as service:
+    with PrivateEngine() as engine, RunningService(engine.url) as service:
         # The service is there first: so it knows since when they are what they are.
         engine.run("bk_iam-1709878117")
         engine.run("bk_monitorv3-1709878117", command="sh -c 'exit 1'")
-        # Created, it is not healthy either, and then it runs for a moment.
+        # Created, it is not healthy either, and then it runs for a moment. Its end is known from an
+        # event before the list says when it was.
         wait_until(
             lambda: str(service.check("bk_monitorv3").json["message"]),
-            lambda message: "is exited" in message,
+            lambda message: "is exited" in message and message.endswith("ago"),
             "its end",
         )
         yield service
@@ -97,17 +97,9 @@ def test_every_example_gives_what_is_printed(
             wanted = steady(printed).removesuffix("…\n")
             is_whole = not printed.endswith("…\n")
 
-            def is_as_printed(output: str, wanted: str = wanted, is_whole: bool = is_whole) -> bool:
-                return output == wanted if is_whole else output.startswith(wanted)
+            output = steady(output_of(command, service, environment))
 
-            def run(command: str = command) -> str:
-                return steady(output_of(command, service, environment))
-
-            if "drain " in command:
-                assert is_as_printed(run()), command
-            else:
-                # What changed a moment ago may not have come to every worker.
-                wait_until(run, is_as_printed, f"the output of {command}")
+            assert (output if is_whole else output[: len(wanted)]) == wanted, command
 
 
 def output_of(command: str, service: RunningService, environment: dict[str, str]) -> str:
@@ -330,6 +322,75 @@ def test_the_paths_are_those_of_the_code(language: str, service: RunningService)
     for row in rows:
         path = row[0].strip("`").replace("<app_code>", "bk_iam")
         assert service.get(path).status == 200, path
+
+
+# --- messages
+
+
+def messages_of_the_code() -> set[str]:
+    """What the service may log about itself, each with `…` where the text differs.
+
+    Those are the formats of log lines, and the texts of the errors that are logged as they are.
+    """
+    found = set()
+    for path in (SOURCE / "container_healthcheck").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and node.args and ast.unparse(node.func) in MESSAGES:
+                found.add(re.sub(r"%[.\d]*[a-z]", "…", literal(node.args[0])))
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "self.problem":
+                found.add(literal(node.value))
+    # Made of nothing but another text.
+    return found - {"", "…", "…: …"}
+
+
+MESSAGES = (
+    *(f"log.{level}" for level in ("info", "warning", "error", "exception")),
+    "self._report",
+)
+
+
+def literal(node: ast.expr) -> str:
+    """The text of a string, with `…` for what is put into it; empty for anything else."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(literal(each) or "…" for each in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_architecture_names_every_module(language: str) -> None:
+    (listed, *_) = fenced(chapter(language, "architecture.md").read_text())
+    printed, folder = set(), Path()
+    for line in listed[1].splitlines()[1:]:
+        # What a line is about stands apart from its names.
+        names = re.split(r" {2,}", line.strip())[0].split()
+        folder = folder if line.startswith("    ") else Path()
+        for name in names:
+            if name.endswith("/"):
+                folder = Path(name)
+            else:
+                printed.add(folder / f"{name}.py")
+
+    package = SOURCE / "container_healthcheck"
+    assert printed == {
+        path.relative_to(package)
+        for path in package.rglob("*.py")
+        if not path.name.startswith("__")
+    }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_message_in_the_log_is_explained(language: str) -> None:
+    text = chapter(language, "troubleshooting.md").read_text()
+    explained = [each.split("…") for each in re.findall(r"`([^`\n]{12,})`", text)]
+    patterns = [re.compile(".*".join(map(re.escape, each)), re.DOTALL) for each in explained]
+
+    messages = messages_of_the_code()
+
+    assert len(messages) >= 20
+    for message in messages:
+        # What to do may follow.
+        forms = (message, f"{message}: …")
+        assert any(each.fullmatch(form) for each in patterns for form in forms), message
 
 
 # --- names of other things
