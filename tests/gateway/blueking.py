@@ -39,7 +39,7 @@ upstream {{ .Key }} {\x20
 {{ end }}"""
 APP_UPSTREAMS = f"# test\n{_LOOP % 'test'}\n\n# production\n{_LOOP % 'prod'}"
 
-_PASS = """        proxy_pass_header Server;
+_HEADERS = """        proxy_pass_header Server;
         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header Host $http_host;
         proxy_redirect off;
@@ -51,17 +51,17 @@ def _locations(servers: str) -> str:
     return f"""    set $appo_servers "{servers}";
     location / {{
         proxy_pass http://OPEN_PAAS;
-{_PASS}    }}
+{_HEADERS}    }}
     location ~ ^/t/([^/]+) {{
         set $a '.';
         set $test_app "t$a$1";
         proxy_pass http://$test_app;
-{_PASS}    }}
+{_HEADERS}    }}
     # for production apps
     location ~ ^/o/([^/]+) {{
         set $app "$1";
         proxy_pass http://$app;
-{_PASS}    }}
+{_HEADERS}    }}
 """
 
 
@@ -110,7 +110,8 @@ _SYSTEMCTL = f"""#!/bin/sh
 echo "$*" >>/systemctl.log
 case $* in
     "-q is-active consul-template") exit 0 ;;
-    "reload-or-restart consul-template") exec consul-template -config /etc/consul-template/conf.d -once ;;
+    "reload-or-restart consul-template")
+        exec consul-template -config /etc/consul-template/conf.d -once ;;
     "reload openresty") exec {PREFIX}/sbin/nginx -s reload ;;
     *) exit 1 ;;
 esac
@@ -137,6 +138,10 @@ class BlueKing(OpenResty):
         self._program = program
         self.keys = {f"bkapps/upstreams/prod/{app}": json.dumps(servers) for app in apps}
         self.keys["bkapps/upstreams/test/t.bk_iam"] = json.dumps(servers)
+
+    def __enter__(self) -> BlueKing:
+        super().__enter__()
+        return self
 
     def _furnish(self) -> None:
         super()._furnish()
