@@ -131,7 +131,10 @@ def test_what_is_known_outlives_a_restart(running: Host, app: str) -> None:
 
 
 def test_systemd_analyze_is_content(running: Host) -> None:
-    assert running.run(f"systemd-analyze verify {UNIT}.service 2>&1") == ""
+    said = running.run(f"systemd-analyze verify {UNIT}.service 2>&1")
+    # It says so of what is there for the systemd of CentOS 7, which knows no other limit.
+    (line,) = said.splitlines()
+    assert re.search(r"Unit uses MemoryLimit=; please use MemoryMax= instead", line)
     rated = running.run(f"systemd-analyze security --no-pager {UNIT}.service")
     exposure = re.search(r"Overall exposure level .*: ([0-9.]+)", rated)
     assert exposure is not None and float(exposure.group(1)) <= 3.0
@@ -139,6 +142,16 @@ def test_systemd_analyze_is_content(running: Host) -> None:
 
 def test_the_workers_may_open_many_files(running: Host) -> None:
     assert running.property("LimitNOFILE") == "65536"
+
+
+def test_its_limits_leave_headroom(running: Host, app: str) -> None:
+    """For four times of what it needs at the least."""
+    wait_for(lambda: running.ask(f"/apps/health/{app}")["code"] == 0, "health")
+    for limit, current in (("MemoryMax", "MemoryCurrent"), ("TasksMax", "TasksCurrent")):
+        used = running.property(current)
+        assert used.isdecimal(), f"{current}={used}"
+        assert int(used) * 4 < int(running.property(limit))
+    assert running.property("MemoryMax") == str(1 << 30)
 
 
 def test_it_stops_and_starts_in_time(running: Host) -> None:
