@@ -28,6 +28,8 @@ from tests.gateway.blueking import (
     build_consul_template,
 )
 from tests.gateway.openresty import INTERNAL, PREFIX, PUBLIC
+from tests.gateway.test_readme import CHAPTER, COMMAND
+from tests.readme import LANGUAGES, chapter, commands, fenced, section
 
 SHELLS = ("dash", "busybox sh")
 APPS = ["bk_iam", "bk_sops"]
@@ -347,6 +349,42 @@ def test_two_at_once(site: BlueKing) -> None:
     assert done.code == 1
     assert "refused: another run of container-healthcheck-gateway is under way" in done.said
     assert site.files() == before
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_chapter(site: BlueKing, language: str) -> None:
+    """Its examples, as printed; the addresses are other ones."""
+    text = section(chapter(language, CHAPTER).read_text(), COMMAND[language])
+    shown = [each for kind, block in fenced(text) if kind == "console" for each in commands(block)]
+    assert len(shown) == 5
+    for command, printed in shown:
+        for number, server in enumerate(APPOS, 1):
+            printed = printed.replace(f"10.0.0.{number}:8010", server)
+        path = "PATH=$PATH:/usr/local/sbin"
+        assert site.run(f"{path}\n{command}", check=False) == printed, command
+
+
+def test_a_location_of_2_1_is_covered(site: BlueKing) -> None:
+    """Lua in every production location covers all apps, without a line in the upstreams."""
+    site_file, template = f"{CONF}/conf.d/paas.conf", f"{TEMPLATES}/paas.conf"
+    text = site.read(site_file).decode()
+    lua = f"set $target_up $app;\n        rewrite_by_lua_file {LUA}/apps_balancer.lua;\n"
+    ours = text.replace('set $app "$1";\n', f'set $app "$1";\n        {lua}')
+    for changed, expected in (
+        (
+            ours,
+            "WARNING: no template in /etc/consul-template/templates has the Lua of the location",
+        ),
+        (ours.replace(lua, "", 1), "WARNING: not covered: bk_iam bk_sops in "),
+    ):
+        site.write(site_file, changed)
+        done = site.command("check")
+        assert done.code == 1 and done.said.startswith(expected), done.said
+    site.write(site_file, ours)
+    site.write(template, ours)
+    done = site.command("check")
+    assert done.code == 0, done.said
+    assert "locations: 2 of 2 have the Lua of the location" in done.said
 
 
 # --- refused

@@ -12,9 +12,10 @@ from sandbox.gateway import PACKAGING, AppoServer
 from sandbox.running_service import Answer, ask
 from sandbox.waiting import wait_until
 from tests.gateway.openresty import INTERNAL, PREFIX, PUBLIC, TEMPLATE, OpenResty
-from tests.readme import LANGUAGES, chapter, commands, fenced
+from tests.readme import LANGUAGES, chapter, commands, fenced, section
 
 CHAPTER = "gateway.md"
+COMMAND = {"en": "The command", "zh": "命令"}
 APPS = ("bk_iam", "bk_sops")
 LOG_TIME = re.compile(r"^[\d/]{10} [\d:]{8} \[error\] \d+#\d+: \*\d+ ", re.MULTILINE)
 
@@ -90,7 +91,9 @@ def status_of(path: str, name: str = PUBLIC) -> int:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_chapter(language: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
     configurations = []
-    for kind, block in fenced(chapter(language, CHAPTER).read_text()):
+    text = chapter(language, CHAPTER).read_text()
+    # What the command does is followed in test_command.py.
+    for kind, block in fenced(text.replace(section(text, COMMAND[language]), "")):
         if kind == "sh":
             gateway.run(block)
         elif kind == "console":
