@@ -32,6 +32,8 @@ from tests.gateway.test_readme import CHAPTER, COMMAND
 from tests.readme import LANGUAGES, chapter, commands, fenced, section
 
 SHELLS = ("dash", "busybox sh")
+# That of CentOS 7 is bash.
+EVERY_SHELL = (*SHELLS, "bash --posix")
 APPS = ["bk_iam", "bk_sops"]
 APPOS = ["127.0.6.1:8010", "127.0.6.2:8010"]
 NOT_APPO = "127.0.6.1:8082"
@@ -121,7 +123,7 @@ def users() -> Iterator[None]:
 # --- the way there and back
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", EVERY_SHELL)
 def test_there_and_back(site: BlueKing, shell: str) -> None:
     before = site.files()
     done = site.command("check", shell)
@@ -205,6 +207,46 @@ def test_an_upgrade_of_blueking_is_noticed(site: BlueKing) -> None:
     assert site.command("apply").code == 0
     assert site.command("check").code == 0
     assert [lines_of_ours(each) for each in site.files()] == [1, 3]
+
+
+def test_another_template_without_the_loop(site: BlueKing) -> None:
+    """A rollback still takes the lines out of what was rendered."""
+    before = site.files()[1]
+    site.command("apply")
+    keys = '"bkapps/upstreams/prod"'
+    template = APP_UPSTREAMS.replace(
+        f"{{{{ range ls {keys} }}}}", f"{{{{ $keys := {keys} }}}}{{{{ range ls $keys }}}}"
+    )
+    site.write(TEMPLATE, template)
+    assert site.command("apply").code == 1
+    done = site.command("rollback")
+    assert done.code == 0, done.said
+    assert site.files() == (template.encode(), before)
+
+
+# Deploys an app while the command asks the apps.
+_CURL = """#!/bin/sh
+mkdir /deployed 2>/dev/null && systemctl reload-or-restart consul-template >/dev/null 2>&1
+exec /usr/bin/curl "$@"
+"""
+
+
+@pytest.mark.parametrize("command", ["apply", "rollback"])
+def test_a_deployment_meanwhile(site: BlueKing, command: str) -> None:
+    """It is not written over."""
+    if command == "rollback":
+        site.command("apply")
+    site.keys["bkapps/upstreams/prod/bk_new"] = json.dumps(APPOS)
+    site.write_keys()
+    site.write("/usr/local/bin/curl", _CURL, mode=0o755)
+    done = site.command(command)
+    assert b"upstream bk_new" in site.files()[1], done.said
+    if command == "apply":
+        assert done.code == 1
+        assert f"refused: {RENDERED} has changed meanwhile: run it again" in done.said
+        assert lines_of_ours(site.files()[1]) == 0
+    assert site.command(command).code == 0
+    assert lines_of_ours(site.files()[1]) == (3 if command == "apply" else 0)
 
 
 def test_changes_of_others_outlive_a_rollback(site: BlueKing) -> None:
@@ -385,6 +427,11 @@ def test_a_location_of_2_1_is_covered(site: BlueKing) -> None:
     done = site.command("check")
     assert done.code == 0, done.said
     assert "locations: 2 of 2 have the Lua of the location" in done.said
+    # A site whose upstreams are elsewhere.
+    site.run(f"mv {RENDERED} {CONF}/conf.d/others.conf; rm -r /etc/consul-template")
+    done = site.command("check")
+    assert done.code == 0, done.said
+    assert f"APPO server {APPOS[0]}: the service answers" in done.said
 
 
 # --- refused
