@@ -273,7 +273,8 @@ def test_observing(site: BlueKing, shell: str) -> None:
     assert site.command("apply", shell).code == 0
     assert [lines_of_ours(each) for each in site.files()] == [1, 2]
     assert line not in site.files()[1].decode()
-    assert site.command("rollback", shell).code == 0
+    done = site.command("rollback", shell)
+    assert (done.code, done.said) == (0, "Taken back.")
     assert site.files() == before
 
 
