@@ -22,7 +22,7 @@ PACKAGED := $(PACKAGER) rpmbuild=rpm rpmlint=rpmlint debootstrap=debootstrap cpi
 BROWSER := chromium=chromium chromedriver=chromium-driver
 PICTURES := $(BROWSER) pngquant=pngquant /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc=fonts-noto-cjk
 TESTED := $(ENGINE) $(GATEWAY) $(PACKAGED) $(BROWSER) curl=curl
-LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions status bad_input)
+LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions status bad_input fails_open observe upgrade)
 OF_SERVICE := tests/unit tests/lives tests/web tests/integration
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 

@@ -145,9 +145,9 @@ class BlueKing(OpenResty):
 
     def _furnish(self) -> None:
         super()._furnish()
-        self.path(LOGS).mkdir(parents=True)
+        self.path(LOGS).mkdir(parents=True, exist_ok=True)
         for folder in ("/etc/consul-template/conf.d", "/usr/local/sbin"):
-            self.path(folder).mkdir(parents=True)
+            self.path(folder).mkdir(parents=True, exist_ok=True)
         # Debian's awk is a link into /etc.
         shutil.copytree("/etc/alternatives", self.path("/etc/alternatives"), symlinks=True)
         self.install()

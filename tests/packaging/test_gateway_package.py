@@ -160,7 +160,7 @@ def write(host: Host, name: str, text: str, mode: int = 0o644) -> None:
 
 @pytest.fixture
 def host(fleet: Fleet, debian: str, gateway_packages: Path) -> Iterator[Host]:
-    """A gateway that serves the stock way."""
+    """A gateway that routes as without the package."""
     try:
         build = debian_release.nginx("bookworm")
     except debian_release.DebianError as error:
@@ -280,7 +280,7 @@ def test_its_life(host: Host) -> None:
         assert versions(host) == {first}
         reload(host)
         await_known(host)
-    assert "stock way" not in host.run(f"cat {PREFIX}/logs/error.log")
+    assert "stock routing" not in host.run(f"cat {PREFIX}/logs/error.log")
 
     # While a location names it, it stays; the old package's scriptlet says so at once.
     with users(host):
