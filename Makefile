@@ -25,7 +25,7 @@ PICTURES := $(BROWSER) pngquant=pngquant /usr/share/fonts/opentype/noto/NotoSans
 TESTED := $(ENGINE) $(NGINX) $(LUA) jq=jq curl=curl openssl=openssl groff=groff-base zsh=zsh
 TESTED_SLOWLY := $(TESTED) $(GATEWAY) $(PACKAGED) $(BROWSER)
 SKIPPED := { [ -z "$$CI" ] && echo "The tests that need them are skipped, and say so."; }
-LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions status bad_input)
+LUA_TESTS := $(patsubst %,tests/gateway/test_%.py,choice upstreams watching slow_start versions status bad_input fails_open observe upgrade)
 OF_SERVICE := tests/unit tests/lives tests/web tests/integration
 SOURCES := container_healthcheck sandbox tests benchmarks packaging wsgi.py gunicorn.conf.py
 

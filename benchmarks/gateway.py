@@ -2,8 +2,8 @@
 
 `python -m benchmarks.gateway` prints the tables. The APPO servers are one nginx with many
 addresses, which answers for apps and services by itself, so that the gateway is what is measured.
-The locations are loaded in turn, in many short rounds. `floor` is two Lua phases that think
-nothing: what no Lua can fall below.
+The locations are loaded in turn, in many short rounds. `floor` is the Lua phases of our location
+that think nothing: what no Lua can fall below.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import sandbox.gateway
 from benchmarks.load import Load, in_background, in_turn, middle, ratio, wrk
-from sandbox.gateway import APPO_PORT, GATEWAY_PORT, PACKAGING, Gateway
+from sandbox.gateway import APPO_PORT, GATEWAY_PORT, PACKAGING, Gateway, stock_location
 from sandbox.network import Network
 from sandbox.nginx import Nginx
 from sandbox.waiting import wait_for
@@ -32,17 +32,18 @@ CONNECTIONS = (1, 8, 64)
 APP = "app0_x"
 CHANGING = [f"changing{number}_x" for number in range(10)]
 CHANGES_A_SECOND = 10
-STOCK_PORT, KEEPALIVE_PORT, FLOOR_PORT = 8082, 8083, 8084
+STOCK_PORT, KEEPALIVE_PORT, FLOOR_PORT, UPSTREAM_PORT = 8082, 8083, 8084, 8085
 PORTS = {
     "stock": STOCK_PORT,
     "stock + keepalive": KEEPALIVE_PORT,
     "floor": FLOOR_PORT,
-    "ours": GATEWAY_PORT,
+    "our location": GATEWAY_PORT,
+    "our upstream": UPSTREAM_PORT,
 }
 BASE = "stock + keepalive"
 _OURS = (PACKAGING / "openresty" / "location.conf").read_text()
-_LUA = r"(?m)^.*_by_lua.*\n"
-_KEEPING = r"(?m)^.*(proxy_http_version|Connection).*\n"
+_LINE = (PACKAGING / "openresty" / "upstream.conf").read_text()
+_KEEPING = r"(?m)^.*(proxy_http_version|Connection|Upgrade).*\n"
 
 
 def _addresses(servers: int) -> list[str]:
@@ -77,12 +78,12 @@ def _locations(addresses: Sequence[str]) -> str:
         return f"server {{ listen 127.0.0.1:{port}; {location} }}\n"
 
     def passes(location: str, upstream: str) -> str:
-        location = re.sub(r'set \$app "\$1";', f'set $app "{upstream}";', location)
-        return location.replace("http://$target_up", "http://$app")
+        return re.sub(r'set \$app "\$1";', f'set $app "{upstream}";', location)
 
-    without_lua = re.sub(_LUA, "", _OURS)
+    without_lua = stock_location(_OURS)
     thoughtless = 'rewrite_by_lua_block { ngx.var.target_up = "floor" }'
-    floor = re.sub(r"rewrite_by_lua_file .*", thoughtless, _OURS)
+    floor = re.sub(r"rewrite_by_lua_block .*", thoughtless, _OURS)
+    given = " ".join(f"{each}:{APPO_PORT}" for each in addresses)
     names = ", ".join(f'"{each}"' for each in addresses)
     return f"""
     upstream plain {{ {peers} }}
@@ -102,7 +103,9 @@ def _locations(addresses: Sequence[str]) -> str:
     }}
     {server(STOCK_PORT, passes(re.sub(_KEEPING, "", without_lua), "plain"))}
     {server(KEEPALIVE_PORT, passes(without_lua, "keeping"))}
-    {server(FLOOR_PORT, re.sub(r"(?m)^.*log_by_lua.*" + chr(10), "", floor))}"""
+    {server(FLOOR_PORT, "log_by_lua_block { } " + floor)}
+    upstream {APP} {{ {peers} {_LINE} keepalive 64; }}
+    {server(UPSTREAM_PORT, f'set $appo_servers "{given}"; {without_lua}')}"""
 
 
 def _url(port: int) -> str:

@@ -127,6 +127,9 @@ class Browser:
         window.forget()
         window.devtools("Network.enable")
         window.devtools("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
+        # The same for scripts.
+        agent = window.run("return navigator.userAgent")
+        window.devtools("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=language)
         window.devtools("Emulation.setEmulatedMedia", features=[_LIGHT])
         try:
             yield window

@@ -12,6 +12,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -257,25 +258,38 @@ class Client:
         return sorted(self.results(), key=lambda each: each.start)
 
 
+def stock_location(location: str) -> str:
+    """The location as it was, but that it keeps connections to the servers."""
+    without_lua = re.sub(r"(?m)^.*(target_up \$|_by_lua).*\n", "", location)
+    return without_lua.replace("http://$target_up", "http://$app")
+
+
 class Gateway:
     """The gateway's nginx with our Lua on port 8080, and the stock location on 8081.
 
     `servers` is what `$appo_servers` says. `edit` changes the http block and `edit_lua` each script
-    before it is written, `include` is more of the http block. All gateways run on `build`.
+    before it is written, `include` is more of the http block, `user` is whom the workers run as and
+    `connections` how many each may have. All gateways run on `build`, with the Lua in the location
+    or, when `way` is "upstream", in the upstreams of `apps`.
     """
 
     build: ClassVar[Build] = Build()
+    way: ClassVar[str] = "location"
 
     def __init__(
         self,
         servers: Sequence[str],
         *,
+        apps: Sequence[str] = ("bk_iam", "other"),
         edit: Callable[[str], str] = lambda text: text,
         edit_lua: Callable[[str], str] = lambda text: text,
         include: str = "",
+        user: str = "root",
+        connections: int = 4096,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="chc-lua-")
         self.lua = Path(self._temporary.name)
+        self._apps = apps
         self._edit = edit
         self._include = include
         self._edit_lua = edit_lua
@@ -286,6 +300,8 @@ class Gateway:
             modules=("ndk_http_module.so", "ngx_http_lua_module.so"),
             workers=WORKERS,
             build=self.build,
+            user=user,
+            connections=connections,
         )
 
     def __enter__(self) -> Gateway:
@@ -299,7 +315,7 @@ class Gateway:
     def configuration(self, servers: Sequence[str]) -> str:
         """The http block for these servers."""
         lua = PACKAGING / "openresty" / "lua"
-        for script in lua.rglob("*.lua"):
+        for script in [*lua.rglob("*.lua"), *lua.rglob("*.html")]:
             text = self._edit_lua(script.read_text())
             for old, new in self.build.edits:
                 text = text.replace(old, new)
@@ -313,17 +329,25 @@ class Gateway:
         stock = "".join(
             f"server {each.partition('*')[0]} max_fails=1 fail_timeout=30s; " for each in servers
         )
+        location, upstreams = installed("location.conf"), ""
+        if self.way == "upstream":
+            location = stock_location(location)
+            line = installed("upstream.conf")
+            upstreams = "".join(
+                f"upstream {app} {{\n{stock}\n{line}\n    keepalive 16;\n}}\n" for app in self._apps
+            )
         text = f"""
     proxy_next_upstream http_502 http_504 error timeout invalid_header;
     proxy_connect_timeout 3;
     upstream stock {{ {stock} }}
+    {upstreams}
     {installed("http.conf")}
     {self._libraries()}
     {self._include}
     server {{
         listen 127.0.0.1:{GATEWAY_PORT};
         set $appo_servers "{" ".join(servers)}";
-        {installed("location.conf")}
+        {location}
         {installed("status.conf")}
     }}
     server {{

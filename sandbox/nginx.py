@@ -46,6 +46,8 @@ class Nginx:
         modules: Sequence[str] = (),
         workers: int = 1,
         build: Build = Build(),
+        user: str = "root",
+        connections: int = 4096,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="chc-nginx-")
         self.folder = Path(self._temporary.name)
@@ -56,6 +58,8 @@ class Nginx:
         self._command = [*build.command, "-p", str(self.folder), "-c", configuration]
         self._modules = [build.modules / each for each in modules]
         self._workers = workers
+        self._user = user
+        self._connections = connections
         self._process: subprocess.Popen[bytes] | None = None
         self.write(http)
 
@@ -63,11 +67,13 @@ class Nginx:
         """Writes the configuration; it counts from the next start or reload on."""
         loads = "".join(f"load_module {each};\n" for each in self._modules)
         own = http.replace("{folder}", str(self.folder))
-        temporary = "".join(f"    {each}_temp_path {self.folder}/{each};\n" for each in _TEMPORARY)
+        paths = "".join(f"    {each}_temp_path {self.folder}/{each};\n" for each in _TEMPORARY)
         (self.folder / "nginx.conf").write_text(
-            f"{loads}user root;\nworker_processes {self._workers};\npid {self.folder}/pid;\n"
-            f"error_log {self.error_log};\nevents {{ worker_connections 4096; }}\n"
-            f"http {{\n    access_log off;\n{temporary}{own}\n}}\n"
+            f"{loads}user {self._user};\nworker_processes {self._workers};\n"
+            f"pid {self.folder}/pid;\n"
+            f"error_log {self.error_log};\n"
+            f"events {{ worker_connections {self._connections}; }}\n"
+            f"http {{\n    access_log off;\n{paths}{own}\n}}\n"
         )
 
     def __enter__(self) -> Nginx:

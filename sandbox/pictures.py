@@ -49,6 +49,7 @@ def main(folder: Path) -> None:
                 window.open(f"http://127.0.0.1:{SERVICE_PORT}/container-healthcheck")
                 _take(window, folder / language / "page.png")
                 window.open(f"http://127.0.0.1:{GATEWAY_PORT}/container-healthcheck-gateway")
+                wait_until(lambda: window.text("tbody"), bool, "the apps")
                 _take(window, folder / language / "fleet.png")
 
 

@@ -50,6 +50,13 @@ def fenced(text: str) -> list[tuple[str, str]]:
     ]
 
 
+def section(text: str, title: str) -> str:
+    """What stands under a heading of the second level, with it."""
+    found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found.group()
+
+
 def links(text: str) -> list[str]:
     """What the links and pictures of a text point to."""
     return re.findall(r"\]\(([^)\s]+)\)", text)

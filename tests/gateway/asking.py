@@ -39,15 +39,19 @@ def stand_in(upstreams: Mapping[str, str]) -> str:
     `upstreams` are the servers of each as Lua tables.
     """
     known = "".join(f'["{name}"] = {{ {servers} }},' for name, servers in upstreams.items())
+    names = ",".join(f'"{name}"' for name in upstreams)
     return f"""
     init_by_lua_block {{
         local known = {{ {known} }}
-        package.loaded["ngx.upstream"] = {{ get_servers = function(name)
-            if not known[name] then
-                return nil, "upstream not found"
-            end
-            return known[name]
-        end }}
+        package.loaded["ngx.upstream"] = {{
+            get_upstreams = function() return {{ {names} }} end,
+            get_servers = function(name)
+                if not known[name] then
+                    return nil, "upstream not found"
+                end
+                return known[name]
+            end,
+        }}
     }}"""
 
 

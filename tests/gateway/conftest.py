@@ -95,11 +95,18 @@ def app(appos: list[AppoServer]) -> str:
 @pytest.fixture
 def gateway(appos: list[AppoServer], app: str) -> Iterator[Gateway]:
     """A gateway that knows that the app is up on both servers."""
-    with Gateway([each.name for each in appos]) as gateway:
+    with Gateway([each.name for each in appos], apps=[app, "no_such_app"]) as gateway:
         gateway.get(f"/o/{app}/")
         for server in appos:
             gateway.await_state(server.name, app, "up")
         yield gateway
+
+
+@pytest.fixture(params=["location", "upstream"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the Lua is: tests that use this run once with each."""
+    monkeypatch.setattr(Gateway, "way", request.param)
+    return str(request.param)
 
 
 @pytest.fixture

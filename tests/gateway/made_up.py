@@ -32,7 +32,8 @@ class MadeUp:
     """A server on port 8010 of `address`; a context manager.
 
     `say` answers for the service; it gets the connection's handler, which it may write anything to.
-    All other paths answer 200 with the address. What was asked is counted.
+    All other paths answer 200 with the address, once `may_answer` is set. What was asked is
+    counted.
     """
 
     def __init__(self, address: str, say: Callable[[Handler], None]) -> None:
@@ -44,6 +45,9 @@ class MadeUp:
         self.at_once = 0
         self.most_at_once = 0
         self.status = 200
+        self.headers: Mapping[str, str] = {}
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.connections: set[object] = set()
         self.lock = threading.Lock()
         handler = type("BoundHandler", (Handler,), {"made_up": self})
@@ -60,6 +64,7 @@ class MadeUp:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.may_answer.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -83,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
         with made_up.lock:
             made_up.asked += 1
         made_up.connections.add(self.client_address)
+        made_up.headers = dict(self.headers)
+        made_up.may_answer.wait()
         self.answer(made_up.address.encode(), made_up.status)
 
     do_POST = do_GET  # noqa: N815

@@ -13,23 +13,49 @@ from sandbox.nginx import MODULES
 from sandbox.waiting import LIMIT, wait_for
 
 PREFIX = "/usr/local/openresty/nginx"
-TEMPLATE = "/etc/consul-template/templates/paas.conf"
-_RENDERED = f"{PREFIX}/conf/conf.d/paas.conf"
+LOGS = "/data/bkee/logs/nginx"
+_TEMPLATES = "/etc/consul-template/templates"
+TEMPLATE = f"{_TEMPLATES}/paas.conf"
+APP_TEMPLATE = f"{_TEMPLATES}/app_upstream.conf.tpl"
+_CONF_D = f"{PREFIX}/conf/conf.d"
 _NGINX = f"""#!/bin/sh
 exec /usr/sbin/nginx -p {PREFIX}/ -c {PREFIX}/conf/nginx.conf -e {PREFIX}/logs/error.log "$@"
 """
-# The template here has nothing to fill in, so that rendering it is copying it.
+# One loop over the test apps, one over the production apps.
+_LOOP = """{{ range ls "bkapps/upstreams/%s" }}
+upstream {{ .Key }} {
+    {{ range $server := .Value | parseJSON }}server {{ $server }} max_fails=1 fail_timeout=30s;
+    {{ end }}
+}
+{{ end }}"""
+APP_UPSTREAMS = f"{_LOOP % 'test'}\n{_LOOP % 'prod'}\n"
+# What consul-template makes of them; the site's own template has nothing to fill in.
+_RENDER = rf"""#!/usr/bin/python3
+import re, shutil
+apps = {{"prod": ["bk_iam", "bk_sops"], "test": ["t.bk_iam"]}}
+def servers(match):
+    each = ("127.0.0.1:8010", "127.0.0.2:8010")
+    return "".join(match[1].replace("{{{{ $server }}}}", server) for server in each)
+def upstreams(match):
+    body = re.sub(r"{{{{ range \$server.*?}}}}(.*?){{{{ end }}}}", servers, match[2], flags=re.S)
+    return "".join(body.replace("{{{{ .Key }}}}", app) for app in apps[match[1]])
+text = open("{APP_TEMPLATE}").read()
+loops = r'{{{{ range ls "bkapps/upstreams/(\w+)" }}}}(.*?\n}}\n){{{{ end }}}}'
+open("{_CONF_D}/app_upstream.conf", "w").write(re.sub(loops, upstreams, text, flags=re.S))
+shutil.copy("{TEMPLATE}", "{_CONF_D}/paas.conf")
+"""
 _SYSTEMCTL = f"""#!/bin/sh
 [ "$*" = "restart consul-template" ] || exit 1
-cp {TEMPLATE} {_RENDERED} && exec {PREFIX}/sbin/nginx -s reload
+/usr/local/bin/render && exec {PREFIX}/sbin/nginx -s reload
 """
 
 
-def configuration(modules: Path = MODULES) -> str:
-    """The nginx.conf of a gateway whose nginx has its modules there."""
+def configuration(modules: Path = MODULES, log: str = "logs/error.log") -> str:
+    """The nginx.conf of a gateway whose nginx has its modules, and its log, there."""
     return f"""load_module {modules}/ndk_http_module.so;
 load_module {modules}/ngx_http_lua_module.so;
 user root;
+error_log {log};
 worker_processes 2;
 pid logs/nginx.pid;
 events {{ }}
@@ -59,11 +85,7 @@ _LOCATIONS = """    set $appo_servers "127.0.0.1:8010 127.0.0.2:8010";
     }
 """
 # BlueKing's own, as far as it matters. Debian has no ngx.upstream: hence `$appo_servers`.
-_SITE = f"""upstream bk_iam {{
-    server 127.0.0.1:8010 max_fails=1 fail_timeout=30s;
-    server 127.0.0.2:8010 max_fails=1 fail_timeout=30s;
-}}
-server {{
+_SITE = f"""server {{
     listen 80;
     server_name {PUBLIC};
     location ~ /metrics$ {{
@@ -124,11 +146,14 @@ class OpenResty:
         for name in ("passwd", "group", "ld.so.cache"):
             self._write(f"/etc/{name}", Path(f"/etc/{name}").read_bytes())
         shutil.copytree(PACKAGING / "openresty", self.path("/root/openresty"))
-        for folder in ("conf/conf.d", "logs"):
-            self.path(f"{PREFIX}/{folder}").mkdir(parents=True)
-        self._write(f"{PREFIX}/conf/nginx.conf", configuration().encode())
+        for folder in (f"{PREFIX}/conf/conf.d", f"{PREFIX}/logs", LOGS):
+            self.path(folder).mkdir(parents=True)
+        text = configuration(log=f"{LOGS}/error.log")
+        self._write(f"{PREFIX}/conf/nginx.conf", text.encode())
         self._write(TEMPLATE, _SITE.encode())
-        self._write(_RENDERED, _SITE.encode())
+        self._write(APP_TEMPLATE, APP_UPSTREAMS.encode())
+        self._write("/usr/local/bin/render", _RENDER.encode(), mode=0o755)
+        self.run("/usr/local/bin/render")
         self._write(f"{PREFIX}/sbin/nginx", _NGINX.encode(), mode=0o755)
         self._write("/usr/local/bin/systemctl", _SYSTEMCTL.encode(), mode=0o755)
 

@@ -21,6 +21,7 @@ from tests.gateway.asking import APP, ask_often, await_up, from_upstream, stand_
 from tests.gateway.made_up import Handler, MadeUp, Verdicts, envelope
 
 STATUS = "/container-healthcheck-gateway"
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def test_the_module_runs_on_either_side_of_openresty_1_15_8_3(
@@ -45,6 +46,14 @@ def test_equal_servers_take_turns(three: list[MadeUp]) -> None:
         assert all(abs(counted[each.address] - 20) <= WORKERS for each in three), counted
 
 
+def test_a_weight_of_none_takes_a_server_out(three: list[MadeUp]) -> None:
+    first, second, _ = three
+    with Gateway([f"{first.name}*0", second.name]) as gateway:
+        await_up(gateway, second)
+        assert set(ask_often(gateway, 10)) == {second.address}
+        assert set(gateway.status()) == {second.name}
+
+
 def test_turns_go_by_weight(three: list[MadeUp]) -> None:
     first, second, _ = three
     with Gateway([f"{first.name}*3", second.name]) as gateway:
@@ -55,7 +64,7 @@ def test_turns_go_by_weight(three: list[MadeUp]) -> None:
 
 def test_up_before_unknown_before_down(three: list[MadeUp], verdicts: list[Verdicts]) -> None:
     up, unknown, down = three
-    unknown.say = lambda handler: handler.answer(b"no service here", 404)
+    unknown.say = lambda handler: handler.answer(b"no service here", 502)
     verdicts[2].change({APP: 13})
     with Gateway([each.name for each in three]) as gateway:
         await_up(gateway, up)
@@ -287,9 +296,12 @@ def test_servers_of_an_upstream(three: list[MadeUp], verdicts: list[Verdicts]) -
         assert gateway.get("/o/no_such_app/").status == 502  # the stock answer: no such host
 
 
-def test_requests_that_come_between_do_not_mix(three: list[MadeUp]) -> None:
+def test_requests_that_come_between_do_not_mix(
+    three: list[MadeUp], verdicts: list[Verdicts]
+) -> None:
     """A body that is late: between its request's phases many others for another app are served."""
     first, second, _ = three
+    verdicts[1].change({"other": 0})
     upstreams = {
         name: f'{{ addr = "{server.name}", name = "x", weight = 1 }}'
         for name, server in ((APP, first), ("other", second))
@@ -297,6 +309,8 @@ def test_requests_that_come_between_do_not_mix(three: list[MadeUp]) -> None:
     servers = [first.name, second.name]
     with Gateway(servers, include=stand_in(upstreams), edit=from_upstream) as gateway:
         await_up(gateway, first)
+        gateway.get("/o/other/")
+        gateway.await_state(second.name, "other", "up")
         late = [http.client.HTTPConnection("127.0.0.1", GATEWAY_PORT) for _ in range(8)]
         for connection in late:
             connection.putrequest("POST", f"/o/{APP}/")

@@ -23,6 +23,7 @@ AT_ONCE = 0.2
 NEVER_LATER = 5.0
 """The same for a machine that is busy with other things: what is asserted of every attempt."""
 ATTEMPTS = 4
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def user(app: str) -> str:
@@ -357,7 +358,7 @@ def test_a_gateway_that_starts_with_everything_down_serves_what_comes(
     appos: list[AppoServer], app: str
 ) -> None:
     """Nothing known, nothing refused: the first request of all goes to a server."""
-    with Gateway([each.name for each in appos]) as gateway:
+    with Gateway([each.name for each in appos], apps=[app]) as gateway:
         assert gateway.get(f"/o/{app}/").status == 200
         client: Client
         with traffic(user(app)) as client:

@@ -11,19 +11,28 @@ import pytest
 from sandbox.gateway import PACKAGING, AppoServer
 from sandbox.running_service import Answer, ask
 from sandbox.waiting import wait_until
-from tests.gateway.openresty import INTERNAL, PREFIX, PUBLIC, TEMPLATE, OpenResty
-from tests.readme import LANGUAGES, chapter, commands, fenced
+from tests.gateway.openresty import (
+    APP_TEMPLATE,
+    INTERNAL,
+    LOGS,
+    PREFIX,
+    PUBLIC,
+    TEMPLATE,
+    OpenResty,
+)
+from tests.readme import LANGUAGES, chapter, commands, fenced, section
 
 pytestmark = pytest.mark.slow
 
 CHAPTER = "gateway.md"
+COMMAND = {"en": "The command", "zh": "命令"}
 APPS = ("bk_iam", "bk_sops")
 LOG_TIME = re.compile(r"^[\d/]{10} [\d:]{8} \[error\] \d+#\d+: \*\d+ ", re.MULTILINE)
 
 
 @pytest.fixture
 def gateway(appos: list[AppoServer]) -> Iterator[OpenResty]:
-    """A gateway that serves the stock way, and the two apps of the chapter."""
+    """A gateway that routes as without the module, and the two apps of the chapter."""
     for server in appos:
         for app_code in APPS:
             server.deploy(app_code)
@@ -48,6 +57,17 @@ def directives(text: str) -> list[str]:
     """The lines of a configuration, without comments."""
     lines = (line.partition("#")[0].rstrip() for line in text.splitlines())
     return [line for line in lines if line]
+
+
+def with_the_line(template: str, shown: str) -> str:
+    """The template with its production loop changed as shown."""
+    head, _, rest = shown.partition("    # …")
+    before, found, after = template.partition(head)
+    assert found, template
+    (line,) = re.findall(r"^ +balancer_by_lua_block .*\n", rest, re.MULTILINE)
+    servers, end, after = after.partition("}\n{{ end }}")
+    assert end, template
+    return f"{before}{found}{servers}{line}{end}{after}"
 
 
 def with_the_location(template: str, shown: str) -> str:
@@ -89,89 +109,121 @@ def status_of(path: str, name: str = PUBLIC) -> int:
     return get(path, name).status
 
 
+def shown(language: str, text: str) -> str:
+    """The configuration in the chapter that has this text in it."""
+    blocks = fenced(chapter(language, CHAPTER).read_text())
+    (found,) = [block for kind, block in blocks if kind == "nginx" and text in block]
+    return found
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_chapter(language: str, gateway: OpenResty, appos: list[AppoServer]) -> None:
-    configurations = []
-    for kind, block in fenced(chapter(language, CHAPTER).read_text()):
+    template = gateway.path(APP_TEMPLATE)
+    text = chapter(language, CHAPTER).read_text()
+    # What the command does is followed in test_command.py.
+    for kind, block in fenced(text.replace(section(text, COMMAND[language]), "")):
         if kind == "sh":
             gateway.run(block)
         elif kind == "console":
             follow(block, gateway, appos)
-        else:
-            configurations.append(block)
-        if kind == "nginx" and len(configurations) == 2:
-            template = gateway.path(TEMPLATE)
-            template.write_text(with_the_location(template.read_text(), block))
+        elif "range ls" in block:
+            template.write_text(with_the_line(template.read_text(), block))
 
     # It has gone back entirely.
     for name in (PUBLIC, INTERNAL):
-        wait_until(lambda: status_of("/o/bk_iam/", name), (200).__eq__, "the stock way")  # noqa: B023
+        wait_until(lambda: status_of("/o/bk_iam/", name), (200).__eq__, "stock routing")  # noqa: B023
     assert "health" not in gateway.run(f"ls -R {PREFIX}")
-    assert "target_up" not in gateway.run(f"cat {PREFIX}/conf/conf.d/*")
+    assert "health" not in gateway.run(f"cat {PREFIX}/conf/conf.d/*")
 
-    appo, gateways = map(directives, configurations)
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_configurations_are_those_of_the_package(language: str) -> None:
+    appo = directives(shown(language, "location /container-healthcheck "))
     assert appo == directives((PACKAGING / "nginx" / "appo-location.conf").read_text())
     location = (PACKAGING / "openresty" / "location.conf").read_text()
     marked = [line for line in location.splitlines() if re.search(r"# (added|was)", line)]
-    assert gateways[-1] == "include container-healthcheck-status.conf;"
-    assert set(directives("\n".join(marked))) < set(gateways[:-1]) < set(directives(location))
+    of_chapter = set(directives(shown(language, "$target_up")))
+    assert set(directives("\n".join(marked))) < of_chapter < set(directives(location))
+    upstream = (PACKAGING / "openresty" / "upstream.conf").read_text()
+    (line,) = directives(upstream)
+    assert f"    {line}" in directives(shown(language, "range ls"))
+    assert f"# observe: {shown(language, 'observe()').strip()}" in upstream.splitlines()
 
 
 @pytest.fixture
-def set_up(gateway: OpenResty) -> OpenResty:
-    """The gateway after the chapter's steps 2 and 3, as far as they change it."""
+def ready(gateway: OpenResty) -> OpenResty:
+    """The gateway after the chapter's step 2, and with the page on its port."""
     blocks = fenced(chapter("en", CHAPTER).read_text())
     gateway.run(next(block for kind, block in blocks if kind == "sh" and "cp -r lua" in block))
-    shown = next(block for kind, block in blocks if kind == "nginx" and "target_up" in block)
-    template = gateway.path(TEMPLATE)
-    template.write_text(with_the_location(template.read_text(), shown))
+    gateway.run(next(block for kind, block in blocks if kind == "sh" and "listen 127" in block))
     return gateway
 
 
-def await_status(gateway: OpenResty, path: str, status: int) -> None:
-    """Restarts consul-template, and waits until the gateway answers so."""
-    gateway.run("systemctl restart consul-template")
-    wait_until(lambda: status_of(path), status.__eq__, f"status {status}")
+@pytest.fixture
+def in_the_location(ready: OpenResty) -> OpenResty:
+    """The same with the Lua in both locations."""
+    template = ready.path(TEMPLATE)
+    template.write_text(with_the_location(template.read_text(), shown("en", "$target_up")))
+    ready.run("systemctl restart consul-template")
+    return ready
 
 
-def test_going_back_at_once(set_up: OpenResty) -> None:
-    """With the other lines left, and only the old `proxy_pass` again."""
-    await_status(set_up, "/container-healthcheck-gateway", 200)
-    template = set_up.path(TEMPLATE)
+def requests_counted(name: str) -> int:
+    """How many requests for bk_iam the gateway has counted, after one more by that name."""
+    assert status_of("/o/bk_iam/", name) == 200
+    text = ask(8079, "/container-healthcheck-gateway?format=prometheus").body.decode()
+    found = re.findall(r'requests_total\{app_code="bk_iam",choice="\w+"\} (\d+)', text)
+    return sum(map(int, found))
+
+
+def await_counted(name: str) -> None:
+    before = requests_counted(name)
+    wait_until(lambda: requests_counted(name), lambda now: now > before, f"{name} to be counted")
+
+
+def test_in_the_location(in_the_location: OpenResty) -> None:
+    """Both names are covered; with the old `proxy_pass` again, requests go as before."""
+    for name in (PUBLIC, INTERNAL):
+        await_counted(name)
+    template = in_the_location.path(TEMPLATE)
     # The mark tells an answer of the new workers from one of the old.
     back = r"\1app; add_header Way stock;"
     text, count = re.subn(r"(proxy_pass http://\$)target_up;.*", back, template.read_text())
     assert count == 2
     template.write_text(text)
-    set_up.run("systemctl restart consul-template")
+    in_the_location.run("systemctl restart consul-template")
     answer = wait_until(
         lambda: get("/o/bk_iam/"), lambda answer: "Way" in answer.headers, "the new way"
     )
     assert answer.status == 200
 
 
-def test_the_entry_file_is_missing(set_up: OpenResty) -> None:
-    set_up.path(f"{PREFIX}/lua/container-healthcheck/apps_balancer.lua").unlink()
-    await_status(set_up, "/o/bk_iam/", 404)
-    assert "failed to load external Lua file" in set_up.path(f"{PREFIX}/logs/error.log").read_text()
+def test_the_files_are_gone(in_the_location: OpenResty) -> None:
+    """Users notice nothing, and the log says what is wrong."""
+    in_the_location.run(f"rm -r {PREFIX}/lua && systemctl restart consul-template")
+    log = in_the_location.path(f"{LOGS}/error.log")
+    wait_until(log.read_text, lambda text: "falling back to stock routing" in text, "the log")
+    for name in (PUBLIC, INTERNAL):
+        assert status_of("/o/bk_iam/", name) == 200
 
 
-def test_the_site_has_a_package_path_already(set_up: OpenResty) -> None:
-    set_up.path(f"{PREFIX}/conf/conf.d/own.conf").write_text('lua_package_path "/srv/?.lua;;";')
-    said = set_up.run(f"{PREFIX}/sbin/nginx -t", check=False)
+def test_the_site_has_a_package_path_already(ready: OpenResty) -> None:
+    ready.path(f"{PREFIX}/conf/conf.d/own.conf").write_text('lua_package_path "/srv/?.lua;;";')
+    said = ready.run(f"{PREFIX}/sbin/nginx -t", check=False)
     assert '"lua_package_path" directive is duplicate' in said
 
 
-def test_a_request_without_a_name_gets_nothing(set_up: OpenResty) -> None:
+def test_a_request_without_a_name_gets_nothing(ready: OpenResty) -> None:
     """As the table says: BlueKing's default_server hangs up."""
-    said = set_up.run("curl -sS http://127.0.0.1/container-healthcheck-gateway", check=False)
+    said = ready.run("curl -sS http://127.0.0.1/container-healthcheck-gateway", check=False)
     assert "Empty reply from server" in said
 
 
-def test_only_one_location_was_changed(set_up: OpenResty) -> None:
-    """The other one goes the stock way, as before."""
-    template = set_up.path(TEMPLATE)
+def test_only_one_location_was_changed(in_the_location: OpenResty) -> None:
+    """Requests of the other one are routed as before."""
+    template = in_the_location.path(TEMPLATE)
     text = template.read_text()
     template.write_text(text.replace("proxy_pass http://$target_up;", "proxy_pass http://$app;", 1))
-    await_status(set_up, "/container-healthcheck-gateway", 200)
+    in_the_location.run("systemctl restart consul-template")
+    await_counted(INTERNAL)
     assert {status_of("/o/bk_iam/", name) for name in (PUBLIC, INTERNAL)} == {200}

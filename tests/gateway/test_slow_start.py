@@ -124,7 +124,7 @@ STEPS = """
         listen 127.0.0.1:8090;
         location / {
             content_by_lua_block {
-                local share = require("container_healthcheck.slow_start").share
+                local share = require("container_healthcheck.choice").share
                 for _, age in ipairs({ 0, 0.9, 1.1, 5.5, 9.5, 10, 99, -5 }) do
                     ngx.say(share(ngx.now() - age, 10))
                 end

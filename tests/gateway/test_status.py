@@ -1,4 +1,7 @@
-"""What the gateway says of the fleet: a page for people, JSON as before, metrics for machines."""
+"""What the gateway says of the fleet: a page for people, JSON as before, metrics for machines.
+
+The page itself, which reads the fleet as JSON, is tested in a browser: tests/browser/test_fleet.py.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from html.parser import HTMLParser
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -43,51 +46,16 @@ def ask_for(gateway: Gateway, query: str = "", **headers: str) -> Answer:
     return gateway.get(STATUS + query, headers=named)
 
 
-def page(gateway: Gateway, query: str = "", language: str = "en") -> str:
-    answer = ask_for(gateway, query, Accept=BROWSER, Accept_Language=language)
-    assert (answer.status, answer.headers["Content-Type"]) == (200, HTML), answer
-    return answer.body.decode()
+def fleet(gateway: Gateway) -> dict[str, Any]:
+    """What the page reads."""
+    answer = ask_for(gateway, "?format=fleet")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, JSON), answer
+    return dict(answer.json)
 
 
-class _Rows(HTMLParser):
-    """The table's rows: the app, then what each server's cell says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.classes: list[list[str]] = []
-        self.tags: list[str] = []
-        self._in_row = False
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        given = dict(attributes)
-        if tag == "tr" and "data-app" in given:
-            self.rows.append([])
-            self.classes.append([])
-            self._in_row = True
-        elif tag in ("td", "th") and self._in_row:
-            self.rows[-1].append("")
-            self.classes[-1].append(given.get("class") or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "tr":
-            self._in_row = False
-
-    def handle_data(self, data: str) -> None:
-        if self._in_row:
-            self.rows[-1][-1] += f"{data} "
-
-
-def table(text: str) -> _Rows:
-    found = _Rows()
-    found.feed(text)
-    found.rows = [[" ".join(cell.split()) for cell in row] for row in found.rows]
-    return found
-
-
-def apps_on(text: str) -> list[str]:
-    return [row[0].split()[0] for row in table(text).rows]
+def cells(gateway: Gateway, app: str = APP) -> list[Any]:
+    """Those of an app: state (0 up, 1 unknown, 2 down), code, since when, and flags."""
+    return list(fleet(gateway)["apps"][app])
 
 
 def metrics(gateway: Gateway, query: str = "") -> dict[Series, float]:
@@ -164,6 +132,8 @@ def test_what_is_accepted(gateway: Gateway, accept: str, kind: str) -> None:
         ("?format=html&lang=%00%ff", HTML, 200),
         ("?format=html&trouble=%00%ff", HTML, 200),
         ("?format=json&lang=xx", JSON, 200),
+        ("?format=fleet&lang=xx", JSON, 200),
+        ("?format=prometheus&series=all", TEXT, 200),
     ],
 )
 def test_what_is_asked_for(
@@ -192,70 +162,32 @@ def test_json_is_as_before(gateway: Gateway, three: list[MadeUp]) -> None:
     assert [each["apps"] for each in none["servers"]] == [{}, {}, {}]
 
 
-def test_the_page(gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]) -> None:
-    """What is worst comes first; each cell has its state in a class and a word, since when, why."""
-    codes = {
-        "well": [0, 0, 0],
-        "partly": [0, 14, 0],
-        "spared": [0, 15, 0],
-        "nowhere": [13, 14, 12],
-    }
+def test_the_fleet(gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]) -> None:
+    """Each app has a cell for each server; only what a server lists is there."""
+    codes = {"well": [0, 0, 0], "partly": [0, 14, 0], "nowhere": [13, 14, 12]}
     for number, each in enumerate(verdicts):
         each.change({APP: 0, **{app: said[number] for app, said in codes.items()}})
+    verdicts[2].change({APP: 0, "well": 0, "nowhere": 12})
     gateway.await_state(three[2].name, "nowhere", "down")
     for server in three:
         gateway.await_state(server.name, "well", "up")
-    text = page(gateway)
-    found = table(text)
-    assert [row[0].split()[0] for row in found.rows] == ["nowhere", "partly", "spared", APP, "well"]
-    nowhere, partly, spared, *_ = found.rows
-    assert "no server serves it" in nowhere[0]
-    assert sum("no server serves it" in row[0] for row in found.rows) == 1
-    assert re.fullmatch(r"not running 13 \d+ (s|min) no healthy container", nowhere[1])
-    assert re.fullmatch(r"up \d+ (s|min)", partly[1])
-    assert re.fullmatch(r"not answering 14 \d+ (s|min) the app does not answer", partly[2])
-    assert re.fullmatch(r"drained 15 \d+ (s|min)", spared[2])
-    assert found.classes[1] == ["app", "good", "bad", "good"]
-    assert found.classes[2] == ["app", "good", "drained", "good"]
-    assert [each.name in text for each in three] == [True] * 3
-    assert "<title>(2) " in text
-
-
-def test_the_filters_without_javascript(
-    gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
-) -> None:
-    verdicts[0].change({APP: 0, OTHER: 13, "cmdb": 0})
-    gateway.await_state(three[0].name, OTHER, "down")
-    assert set(apps_on(page(gateway))) == {APP, OTHER, "cmdb"}
-    assert set(apps_on(page(gateway, "?app_code=BK_"))) == {APP, OTHER}
-    assert apps_on(page(gateway, "?trouble=1")) == [OTHER]
-    assert apps_on(page(gateway, "?trouble=1&app_code=iam")) == []
-    assert 'value="BK_"' in page(gateway, "?app_code=BK_")
-    assert "trouble=1&amp;" not in page(gateway, "?app_code=bk_")
-    assert 'href="?lang=zh&amp;app_code=iam&amp;trouble=1"' in page(
-        gateway, "?trouble=1&app_code=iam"
+    said = fleet(gateway)
+    assert [each["server"] for each in said["servers"]] == [each.name for each in three]
+    assert {each["state"] for each in said["servers"]} == {"known"}
+    found = {app: [each and each[:2] for each in row] for app, row in said["apps"].items()}
+    assert found == {
+        APP: [[0, 0]] * 3,
+        "well": [[0, 0]] * 3,
+        "partly": [[0, 0], [2, 14], None],
+        "nowhere": [[2, 13], [2, 14], [2, 12]],
+    }
+    assert all(
+        0 <= said["now"] - since < 60
+        for row in said["apps"].values()
+        for _, _, since, _ in filter(None, row)
     )
-
-
-@pytest.mark.parametrize(
-    ("query", "accepted", "language"),
-    [
-        ("", "zh-CN,zh;q=0.9,en;q=0.8", "zh-CN"),
-        ("", "en-US,en;q=0.9,zh;q=0.8", "en"),
-        ("", "en;q=0.2, zh;q=0.3", "zh-CN"),
-        ("", "fr", "en"),
-        ("", "zh;q=0", "en"),
-        ("", ";;,q=,=;q=x", "en"),
-        ("?lang=zh", "en", "zh-CN"),
-        ("?lang=en", "zh", "en"),
-        ("?lang=%3Cb%3E", "zh", "zh-CN"),
-        ("?lang=fr", "fr", "en"),
-    ],
-)
-def test_the_language(gateway: Gateway, query: str, accepted: str, language: str) -> None:
-    text = page(gateway, query, accepted)
-    assert f'<html lang="{language}">' in text
-    assert ("所有应用正常" in text) == (language == "zh-CN")
+    assert said["reasons"]["13"] == "no healthy container"
+    assert said["shared_dictionary"] is True
 
 
 def test_nothing_comes_from_elsewhere(gateway: Gateway) -> None:
@@ -269,8 +201,9 @@ def test_nothing_comes_from_elsewhere(gateway: Gateway) -> None:
     for kind, content in inline:
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         assert f"{kind}-src 'sha256-{digest}';" in policy, (
-            f"look.lua says another hash of its {kind}"
+            f"the first line of page.html says another hash of its {kind}: sha256-{digest}"
         )
+    assert text.startswith("<!DOCTYPE html>")
     assert not re.search(r"\s(src|style|on\w+)=\"", text.partition("<script")[0])
     assert not re.search(r"https?://", text)
 
@@ -279,53 +212,48 @@ HOSTILE = "<script>alert('1')</script>&\\'"
 
 
 def test_hostile_names_and_reasons(three: list[MadeUp]) -> None:
-    """An upstream may have any name; a server may say anything."""
+    """An upstream may have any name; a server may say anything. All of it stays text."""
     good, bad, _ = three
     bad.say = lambda handler: handler.raw(b"HTTP/1.1 200 OK\r\n\r\n<script>alert(1)</script>")
     peers = "".join(f'{{ addr = "{each.name}", name = "x", weight = 1 }},' for each in (good, bad))
-    name = HOSTILE.replace("\\", "\\\\")
-    # The reason that the store has of the silent server, as harmful as it may be.
-    reason = f"""
+    record = json.dumps(
+        {"state": "known", "since": 1, "error": HOSTILE, "apps": {HOSTILE: [13, 1], APP: [0, 1]}}
+    )
+    # What may be in the store, as harmful as it may be.
+    plant = f"""
     server {{
         listen 127.0.0.1:8090;
         location / {{
             content_by_lua_block {{
-                ngx.shared.container_healthcheck:set("apps:{good.name}", "{name} {APP}")
-                ngx.shared.container_healthcheck:set("verdict:{good.name}/{name}", 13)
-                ngx.shared.container_healthcheck:set("error:{bad.name}", "{name}")
+                local dict = ngx.shared.container_healthcheck
+                dict:set("record:{good.name}", {json.dumps(record)})
+                dict:incr("number:{good.name}", 1)
+                dict:incr("version", 1)
             }}
         }}
     }}"""
-    include = stand_in({APP: peers}) + reason
+    include = stand_in({APP: peers}) + plant
     with Gateway([good.name], include=include, edit=from_upstream) as gateway:
         await_up(gateway, good)
-        shown = "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;\\&#39;"
-
-        def planted() -> str:
-            ask(8090, "/")  # its watcher may just have put things right
-            return page(gateway)
-
-        text = wait_until(planted, lambda text: shown in text, "the hostile app")
-        assert text.count("<script") == table(text).tags.count("script") == 1
         up = (f"{METRIC}app_up", frozenset({("server", good.name), ("app_code", HOSTILE)}))
 
-        def scraped() -> float | None:
-            ask(8090, "/")
-            return metrics(gateway).get(up)
+        def planted(read: Callable[[Gateway], Any]) -> Any:
+            ask(8090, "/")  # its watcher may just have put things right
+            return read(gateway)
 
-        wait_until(scraped, (0.0).__eq__, "the hostile app in the metrics")
+        wait_until(lambda: planted(fleet)["apps"], lambda apps: HOSTILE in apps, "the hostile app")
+        wait_until(lambda: planted(metrics).get(up), (0.0).__eq__, "the same in the metrics")
+        assert HOSTILE in planted(Gateway.status)[good.name]["apps"]
 
 
 def test_a_server_of_which_nothing_is_known(gateway: Gateway, three: list[MadeUp]) -> None:
     three[1].say = lambda handler: handler.answer(b"nonsense", 404)
     gateway.await_state(three[1].name, APP, "unknown")
-    text = page(gateway)
-    (row,) = table(text).rows
-    assert row[2].startswith("unknown ")
-    assert "nothing is known: <bdi>status 404" in text
-    assert "1 server in trouble" in text and "1 healthy" in text
-    assert apps_on(page(gateway, "?trouble=1")) == []
-    found = metrics(gateway)
+    said = fleet(gateway)
+    assert said["servers"][1]["state"] == "unknown"
+    assert said["servers"][1]["reason"].startswith("status 404")
+    assert [each[0] for each in said["apps"][APP]] == [0, 1, 0]
+    found = metrics(gateway, "&series=all")
     name = three[1].name
     assert value(found, f"{METRIC}server_known", server=name) == 0
     assert value(found, f"{METRIC}app_up", server=name, app_code=APP) == 0
@@ -336,10 +264,8 @@ def test_a_server_of_which_nothing_is_known(gateway: Gateway, three: list[MadeUp
 def test_since_when_is_kept_while_nothing_changes(
     gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
 ) -> None:
-    def since() -> list[str]:
-        found = re.search(rf'data-app="{APP}".*', page(gateway))
-        assert found
-        return re.findall(r'data-at="(\d+)"', found.group())
+    def since() -> list[int]:
+        return [each[2] for each in cells(gateway)]
 
     before = since()
     assert len(before) == 3
@@ -351,7 +277,7 @@ def test_since_when_is_kept_while_nothing_changes(
     verdicts[0].change({APP: 14, OTHER: 0})
     gateway.await_state(three[0].name, APP, "down")
     assert since()[1:] == before[1:]
-    assert int(since()[0]) >= int(before[0])
+    assert since()[0] >= before[0]
 
 
 def test_an_app_that_vanished_is_still_shown(
@@ -364,9 +290,7 @@ def test_an_app_that_vanished_is_still_shown(
     for server in three:
         gateway.await_state(server.name, OTHER, "up")
         gateway.await_state(server.name, APP, "down")
-    first, *_ = table(page(gateway)).rows
-    assert first[0].startswith(APP) and "no server serves it" in first[0]
-    assert all("no container" in cell for cell in first[1:])
+    assert [each[:2] for each in cells(gateway)] == [[2, 12]] * 3
     found = metrics(gateway)
     assert value(found, f"{METRIC}app_up", server=three[0].name, app_code=APP) == 0
 
@@ -376,20 +300,49 @@ def test_the_metrics(gateway: Gateway, three: list[MadeUp], verdicts: list[Verdi
     gateway.await_state(three[0].name, APP, "down")
     found = metrics(gateway)
     for server, up in zip(three, (0, 1, 1), strict=True):
-        on = {"server": server.name, "app_code": APP}
         assert value(found, f"{METRIC}server_known", server=server.name) == 1
         assert value(found, f"{METRIC}server_heard_seconds", server=server.name) < 60
-        assert value(found, f"{METRIC}app_up", **on) == up
-        assert value(found, f"{METRIC}app_state", **on, state="up") == up
-        assert value(found, f"{METRIC}app_state", **on, state="down") == 1 - up
-        assert value(found, f"{METRIC}app_state", **on, state="unknown") == 0
-        peer = {"name": APP, "endpoint": server.name, "role": "PRIMARY"}
-        assert value(found, "nginx_upstream_status_info", **peer, status="UP") == up
-        assert value(found, "nginx_upstream_status_info", **peer, status="DOWN") == 1 - up
-    assert value(found, "nginx_upstream_status_info", name=APP, status="UP") == 1
+        assert value(found, f"{METRIC}app_up", server=server.name, app_code=APP) == up
+    assert value(found, f"{METRIC}app_down_everywhere", app_code=APP) == 0
     assert value(found, f"{METRIC}stock_total") == 0
     only = metrics(gateway, "&app_code=no_such_app")
-    assert {dict(labels).get("app_code", dict(labels).get("name")) for _, labels in only} == {None}
+    assert {dict(labels).get("app_code") for _, labels in only} == {None}
+
+
+def test_one_series_for_each_app_and_server(gateway: Gateway, three: list[MadeUp]) -> None:
+    """All that version 2.1.0 had is there on request."""
+    of_both = [
+        name for name, labels in metrics(gateway) if {"server", "app_code"} <= set(dict(labels))
+    ]
+    assert of_both == [f"{METRIC}app_up"] * len(three)
+    found = metrics(gateway, "&series=all")
+    for server in three:
+        on = {"server": server.name, "app_code": APP}
+        for state in ("up", "unknown", "down"):
+            assert value(found, f"{METRIC}app_state", **on, state=state) == (state == "up")
+        peer = {"name": APP, "endpoint": server.name, "role": "PRIMARY"}
+        assert value(found, "nginx_upstream_status_info", **peer, status="UP") == 1
+        assert value(found, "nginx_upstream_status_info", **peer, status="DOWN") == 0
+    assert value(found, "nginx_upstream_status_info", name=APP, status="UP") == 1
+    assert value(found, "nginx_upstream_status_info", name=APP, status="DOWN") == 0
+
+
+def test_all_servers_are_down(
+    gateway: Gateway, three: list[MadeUp], verdicts: list[Verdicts]
+) -> None:
+    """Requests go to all of them, and both the metrics and the log say so, each time anew."""
+    for times in (1, 2):
+        for server, each in zip(three, verdicts, strict=True):
+            each.change({APP: 13})
+            gateway.await_state(server.name, APP, "down")
+        assert set(ask_often(gateway, 12)) == {each.address for each in three}
+        assert value(metrics(gateway), f"{METRIC}app_down_everywhere", app_code=APP) == 1
+        about = [line for line in gateway.changes() if "down on all of its servers" in line]
+        assert len(about) == times and about[-1].startswith(APP), about
+        verdicts[0].change({APP: 0})
+        gateway.await_state(three[0].name, APP, "up")
+        ask_often(gateway, 12)
+        assert value(metrics(gateway), f"{METRIC}app_down_everywhere", app_code=APP) == 0
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -399,8 +352,13 @@ def test_the_documents_name_every_metric_and_its_labels(gateway: Gateway, langua
         r"^\| `(\w+?)(?:\{(.*)\})?` \|", chapter(language, "gateway.md").read_text(), re.MULTILINE
     )
     described = {(name, frozenset(filter(None, labels.split(",")))) for name, labels in rows}
-    shown = {(name, frozenset(dict(labels))) for name, labels in metrics(gateway)}
-    assert described == shown
+    shown = {(name, frozenset(dict(labels))) for name, labels in metrics(gateway, "&series=all")}
+    # Only of apps that are observed.
+    observed = {
+        (f"{METRIC}observed_{kind}_total", frozenset({"app_code"}))
+        for kind in ("elsewhere", "avoidable")
+    }
+    assert described == shown | observed
 
 
 def test_backups_are_called_so(three: list[MadeUp]) -> None:
@@ -412,7 +370,7 @@ def test_backups_are_called_so(three: list[MadeUp]) -> None:
     include = stand_in({APP: peers})
     with Gateway([first.name], include=include, edit=from_upstream) as gateway:
         await_up(gateway, first, second)
-        found = metrics(gateway)
+        found = metrics(gateway, "&series=all")
         peer = {"name": APP, "endpoint": second.name, "role": "BACKUP", "status": "UP"}
         assert value(found, "nginx_upstream_status_info", **peer) == 1
 
@@ -484,7 +442,7 @@ def test_made_up_names_are_not_counted(
     await_counted(gateway, 40)
     wait_for(lambda: counted(gateway, APP) > 0, "the fixture's requests to be counted")
     assert {dict(labels).get("app_code") for _, labels in metrics(gateway)} == {APP, OTHER, None}
-    assert apps_on(page(gateway)) == [APP, OTHER]
+    assert set(fleet(gateway)["apps"]) == {APP, OTHER}
 
 
 def _no_servers(text: str) -> str:
@@ -516,7 +474,7 @@ def test_a_full_dictionary(three: list[MadeUp]) -> None:
         )
         for _ in range(10):
             assert gateway.get(f"/o/{APP}/").status == 200
-            page(gateway)
+            fleet(gateway)
             metrics(gateway)
         assert not any("internal error" in line for line in gateway.changes())
 
@@ -529,7 +487,7 @@ def test_without_a_dictionary(three: list[MadeUp]) -> None:
 
     with Gateway([three[0].name], include=include, edit=edit) as gateway:
         assert gateway.get(f"/o/{APP}/").status == 200
-        assert "lua_shared_dict is missing" in page(gateway)
+        assert fleet(gateway)["shared_dictionary"] is False
         assert metrics(gateway) == {}
         assert json.loads(ask_for(gateway).body) == {"shared_dictionary": False, "servers": []}
         assert not any("internal error" in line for line in gateway.changes())

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
+import socket
+import time
 from collections.abc import Callable
 
 import pytest
 
-from sandbox.gateway import Gateway
+import sandbox.gateway
+from sandbox.gateway import GATEWAY_PORT, Gateway
 from sandbox.waiting import wait_for
-from tests.gateway.asking import APP, ask_often, await_up
+from tests.gateway.asking import APP, ask_often, await_up, from_upstream, stand_in
 from tests.gateway.made_up import Handler, MadeUp, Verdicts
 
 STATUS = "/container-healthcheck-gateway"
@@ -125,3 +129,134 @@ def test_what_nginx_does_log(three: list[MadeUp]) -> None:
         wait_for(lambda: len(_nginx_lines(gateway, nowhere)) >= 2, "two lines")
         assert all("connect() to" in line for line in _nginx_lines(gateway, nowhere))
         assert sum(nowhere in line for line in gateway.changes()) == 1
+
+
+# --- nginx loses what watches
+
+
+def _asked_in_turn(server: MadeUp, questions: int) -> None:
+    """Waits until the server was asked so often from now on, one question after another."""
+    wanted = server.lists + questions
+    wait_for(lambda: server.lists >= wanted, f"{questions} questions to {server.name}")
+    assert server.most_at_once == 1
+
+
+def _all_connections(gateway: Gateway, servers: list[MadeUp]) -> list[socket.socket]:
+    """Requests to apps that do not answer, until nginx has no connection left."""
+    for each in servers:
+        each.may_answer.clear()
+    used: list[socket.socket] = []
+
+    def one_more() -> bool:
+        connection = socket.create_connection(("127.0.0.1", GATEWAY_PORT))
+        used.append(connection)
+        connection.sendall(f"GET /o/{APP}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return gateway.nginx.log().count("worker_connections are not enough") >= 20
+
+    wait_for(one_more, "nginx to have no connection left")
+    return used
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_connection_is_left(
+    three: list[MadeUp],
+    verdicts: list[Verdicts],
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For longer than two questions take; then the watching goes on, one question at a time."""
+    monkeypatch.setattr(sandbox.gateway, "WORKERS", workers)
+    servers = three[:2]
+    with Gateway([each.name for each in servers], connections=64) as gateway:
+        await_up(gateway, *servers)
+        used = _all_connections(gateway, servers)
+        end = time.monotonic() + 7
+        wait_for(lambda: time.monotonic() > end, "the questions under way to end")
+        for each in servers:
+            each.may_answer.set()
+        for connection in used:
+            connection.close()
+        for each in servers:
+            _asked_in_turn(each, 3)
+        await_up(gateway, *servers)
+        verdicts[0].change({APP: 13})
+        gateway.await_state(servers[0].name, APP, "down")
+        assert set(ask_often(gateway)) == {servers[1].address}
+
+
+def test_few_timers_may_run(three: list[MadeUp], verdicts: list[Verdicts]) -> None:
+    """However many servers there are, watching takes one; two while a loop hands over."""
+
+    def few(text: str) -> str:
+        return text + "lua_max_running_timers 3;"
+
+    def often(text: str) -> str:
+        return re.sub(r"local RUN = 60\b", "local RUN = 5", text)
+
+    with Gateway([each.name for each in three], edit=few, edit_lua=often) as gateway:
+        await_up(gateway, *three)
+        watchers = {each["watched_by"] for each in gateway.status().values()}
+        for each in three:
+            _asked_in_turn(each, 6)
+        assert {each["watched_by"] for each in gateway.status().values()} == watchers
+        verdicts[0].change({APP: 13})
+        gateway.await_state(three[0].name, APP, "down")
+        assert "lua_max_running_timers are not enough" not in gateway.nginx.log()
+        assert not any("internal error" in line for line in gateway.changes())
+
+
+def _upstreams(*servers: MadeUp) -> str:
+    peers = "".join(f'{{ addr = "{each.name}", name = "x", weight = 1 }},' for each in servers)
+    return stand_in({APP: peers, "OPEN_PAAS": '{ addr = "127.0.2.1:80", name = "x", weight = 1 }',
+                     "t.bk_iam": '{ addr = "127.0.2.2:80", name = "x", weight = 1 }'})  # fmt: skip
+
+
+def test_servers_are_watched_before_the_first_request(three: list[MadeUp]) -> None:
+    """Those of app upstreams, and no internal services or test apps."""
+    first, second, _ = three
+    with Gateway([first.name], include=_upstreams(first, second), edit=from_upstream) as gateway:
+        for each in (first, second):
+            gateway.await_state(each.name, APP, "up")
+        assert first.asked == second.asked == 0
+        assert set(gateway.status()) == {first.name, second.name}
+
+
+def test_the_first_timer_is_lost(three: list[MadeUp]) -> None:
+    """The site's own Lua has the only one that may run. They are watched without any request."""
+
+    def hogged(text: str) -> str:
+        text = text.replace(
+            "local ok, err = pcall(function()",
+            "ngx.timer.at(0, function() ngx.sleep(3) end)\n    local ok, err = pcall(function()",
+            1,
+        )
+        return from_upstream(text) + "lua_max_running_timers 1;"
+
+    first, second, _ = three
+    with Gateway([first.name], include=_upstreams(first, second), edit=hogged) as gateway:
+        wait_for(
+            lambda: "lua_max_running_timers are not enough" in gateway.nginx.log(), "a lost timer"
+        )
+        for each in (first, second):
+            _asked_in_turn(each, 3)
+        assert first.asked == second.asked == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_only_worker_ends(
+    three: list[MadeUp], number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any point: nginx starts another, which watches as soon as the lease is over."""
+    monkeypatch.setattr(sandbox.gateway, "WORKERS", 1)
+    with Gateway([each.name for each in three]) as gateway:
+        await_up(gateway, *three)
+        for _ in range(3):
+            (worker,) = gateway.nginx.workers()
+            os.kill(worker, number)
+            wait_for(lambda: worker not in gateway.nginx.workers(), "the worker to end")  # noqa: B023
+            asked = [each.lists for each in three]
+            wait_for(
+                lambda: all(each.lists > had + 1 for each, had in zip(three, asked, strict=True)),  # noqa: B023
+                "questions",
+            )
+        assert all(each.most_at_once <= 2 for each in three)

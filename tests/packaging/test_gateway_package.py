@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -24,6 +26,9 @@ from tests.packaging.hosts import SOURCE, Host, boot, run
 LUA = f"{PREFIX}/lua/container-healthcheck"
 HTTP = f"{PREFIX}/conf/conf.d/container-healthcheck.conf"
 STATUS = f"{PREFIX}/conf/container-healthcheck-status.conf"
+UPSTREAM = f"{PREFIX}/conf/container-healthcheck-upstream.conf"
+COMMAND = "/usr/sbin/container-healthcheck-gateway"
+SBOM = "/usr/share/container-healthcheck-gateway/sbom.cdx.json"
 SITE = f"{PREFIX}/conf/conf.d/paas.conf"
 TEMPLATE = "/etc/consul-template/templates/paas.conf"
 NGINX = f"{PREFIX}/sbin/nginx"
@@ -75,10 +80,25 @@ def test_it_holds_what_it_has_to(gateway_package: Path) -> None:
     files = set(query(gateway_package, "-l"))
     lua = PACKAGING / "openresty" / "lua"
     assert {f"{LUA}/{path.relative_to(lua)}" for path in lua.rglob("*.lua")} <= files
+    assert {COMMAND, UPSTREAM, SBOM} <= files
     assert set(query(gateway_package, "-c")) == {HTTP, STATUS}
     wants = {each for each in query(gateway_package, "--requires") if "rpmlib" not in each}
     assert wants == {"/bin/sh"}
     assert query(gateway_package, "--qf", "%{arch} %{payloadcompressor}") == ["noarch xz"]
+
+
+def test_its_list_for_scanners(gateway_package: Path, tmp_path: Path) -> None:
+    """CycloneDX: it bundles nothing, and lists its own files."""
+    run(["sh", "-c", f"cd {tmp_path} && rpm2cpio {gateway_package} | cpio -idm"])
+    sbom = json.loads((tmp_path / SBOM.lstrip("/")).read_text())
+    assert sbom["metadata"]["component"]["version"] == gateway_package.name.split("-")[-2]
+    files = {each["name"]: each["hashes"] for each in sbom["components"]}
+    for name, ((_, alg), (_, content)) in ((n, h[0].items()) for n, h in files.items()):
+        assert alg == "SHA-256"
+        assert hashlib.sha256((tmp_path / name.lstrip("/")).read_bytes()).hexdigest() == content
+    there = {f"/{path.relative_to(tmp_path)}" for path in tmp_path.rglob("*") if path.is_file()}
+    assert there - {SBOM} == files.keys()
+    assert not [each for each in query(gateway_package, "--provides") if "bundled" in each]
 
 
 def test_the_same_inputs_give_the_same_bytes(gateway_package: Path, tmp_path: Path) -> None:
@@ -117,6 +137,7 @@ APPO = (
     + "}\nserver {\n"
     + "".join(f"    listen {each};\n" for each in SERVERS)
     + """    location /o/ { return 200 "served"; }
+    location = /container-healthcheck/health { return 200 '{"message":"i\\'m healthy"}'; }
     location /container-healthcheck/ {
         default_type application/json;
         return 200 '{"code":0,"status":"ok","message":{"bk_iam":0}}';
@@ -139,7 +160,7 @@ def write(host: Host, name: str, text: str, mode: int = 0o644) -> None:
 
 @pytest.fixture
 def host(fleet: Fleet, debian: str, gateway_packages: Path) -> Iterator[Host]:
-    """A gateway that serves the stock way."""
+    """A gateway that routes as without the package."""
     try:
         build = debian_release.nginx("bookworm")
     except debian_release.DebianError as error:
@@ -259,7 +280,7 @@ def test_its_life(host: Host) -> None:
         assert versions(host) == {first}
         reload(host)
         await_known(host)
-    assert "stock way" not in host.run(f"cat {PREFIX}/logs/error.log")
+    assert "stock routing" not in host.run(f"cat {PREFIX}/logs/error.log")
 
     # While a location names it, it stays; the old package's scriptlet says so at once.
     with users(host):
@@ -297,3 +318,79 @@ def test_a_template_alone_holds_it_back(host: Host) -> None:
     assert f"still named by: {TEMPLATE}" in refused
     write(host, TEMPLATE, STOCK)
     host.run("rpm -e container-healthcheck-gateway")
+
+
+# --- what lies in conf.d, and the line in upstreams
+
+
+def test_nginx_rejects_its_file(host: Host) -> None:
+    """The site has a lua_package_path of its own: the site's reloads go on."""
+    write(host, f"{PREFIX}/conf/conf.d/own.conf", 'lua_package_path "/srv/?.lua;;";\n')
+    with users(host):
+        said = install(host, "gateway")
+        assert f"nginx rejects {HTTP}, so it is {HTTP}.disabled now: [emerg] " in said
+        assert '"lua_package_path" directive is duplicate in' in said
+        assert host.exit_code(f"test -e {HTTP}") == 1
+        reload(host)
+        # The next version tries again.
+        said = install(host, "next")
+        assert f"{HTTP}.disabled now" in said and host.exit_code(f"test -e {HTTP}") == 1
+        host.run(f"rm {PREFIX}/conf/conf.d/own.conf")
+        assert "disabled" not in install(host, "gateway")
+        assert host.exit_code(f"test -e {HTTP}") == 0
+        reload(host)
+        host.run("rpm -e container-healthcheck-gateway")
+        assert host.exit_code(f"ls {HTTP} {HTTP}.disabled") != 0
+
+
+def test_the_site_is_broken_already(host: Host) -> None:
+    """Nobody can tell whether our file is taken, until that is mended."""
+    broken = f"{PREFIX}/conf/conf.d/broken.conf"
+    write(host, broken, "nonsense;\n")
+    said = install(host, "gateway")
+    assert "nginx rejects its configuration, with this package's file and without: " in said
+    assert '[emerg] unknown directive "nonsense"' in said
+    assert f"{HTTP} is {HTTP}.disabled until that is mended" in said
+    assert host.exit_code(f"test -e {HTTP}") == 1
+    host.run(f"rm {broken}; mv {HTTP}.disabled {HTTP}")
+    reload(host)
+    # What is in use stays.
+    write(host, broken, "nonsense;\n")
+    assert "with this package's file and without" in install(host, "next")
+    assert host.exit_code(f"test -e {HTTP}") == 0
+    assert status(host, "/o/bk_iam/") == "200"
+
+
+UPSTREAMS = "".join(
+    f"upstream {app} {{\n" + "".join(f"    server {each};\n" for each in SERVERS) + "}\n"
+    for app in ("bk_iam",)
+)
+LOOP = """{{ range ls "bkapps/upstreams/prod" }}
+upstream {{ .Key }} {
+    {{ range .Value | parseJSON }}server {{ . }};
+    {{ end }}
+}
+{{ end }}
+"""
+
+
+def test_the_line_holds_it_back(host: Host) -> None:
+    """Until the command has taken it out; its backup stays."""
+    install(host, "gateway")
+    write(host, f"{PREFIX}/conf/conf.d/appo.conf", APPO.partition("\n")[2])
+    write(host, f"{PREFIX}/conf/conf.d/app_upstream.conf", UPSTREAMS)
+    write(host, "/etc/consul-template/templates/app_upstream.conf.tpl", LOOP)
+    reload(host)
+    with users(host):
+        said = host.run(f"{COMMAND} apply")
+        assert "Applied to 1 app upstreams." in said
+        assert host.run(f"{COMMAND} check").startswith("OK: 1 app upstreams")
+        refused = host.run("rpm -e container-healthcheck-gateway 2>&1", check=False)
+        assert "app_upstream.conf.tpl" in refused and "conf.d/app_upstream.conf" in refused
+        assert "container-healthcheck-gateway rollback takes the line out" in refused
+        host.run(f"{COMMAND} rollback")
+        host.run("rpm -e container-healthcheck-gateway")
+        reload(host)
+    assert host.run("ls /var/lib/container-healthcheck-gateway/backup").split() == [
+        *("paths", "rendered", "template")
+    ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 from container_healthcheck import __version__
 from container_healthcheck import settings as config
@@ -41,7 +45,75 @@ def test_rpm_of_centos_7_can_read_it(package: Path) -> None:
 
 
 def test_it_offers_nothing_of_what_it_bundles(package: Path) -> None:
-    assert all(line.startswith("container-healthcheck") for line in query(package, "--provides"))
+    """To other packages: what begins with `bundled(` is said to scanners."""
+    offered = [each for each in query(package, "--provides") if not each.startswith("bundled(")]
+    assert all(line.startswith("container-healthcheck") for line in offered)
+
+
+@pytest.fixture(scope="module")
+def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's files."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    run(["sh", "-c", f"cd {folder} && rpm2cpio {package} | cpio -idm"])
+    return folder
+
+
+def distributions(unpacked: Path) -> dict[str, str]:
+    """The Python packages that are really in it, and their versions."""
+    found = metadata.distributions(path=[str(*unpacked.glob(f".{HOME}/lib/*/dist-packages"))])
+    return {re.sub("[-_.]+", "-", each.name).lower(): each.version for each in found}
+
+
+_VERSIONS = """
+import ssl, zlib, pyexpat, sys, os
+from gevent.libev import corecext
+print("openssl", ssl.OPENSSL_VERSION.split()[1])
+print("zlib", zlib.ZLIB_RUNTIME_VERSION)
+print("expat", pyexpat.EXPAT_VERSION.split("_")[1])
+print("python3.11", ".".join(map(str, sys.version_info[:3])))
+print("glibc", os.confstr("CS_GNU_LIBC_VERSION").split()[1])
+print("libev", corecext.get_version().split("-")[1])
+"""
+
+
+def test_it_says_what_it_bundles(package: Path, unpacked: Path) -> None:
+    """As the bundled programs themselves tell their versions."""
+    provides = (line for line in query(package, "--provides") if line.startswith("bundled("))
+    said = dict(line.removeprefix("bundled(").split(") = ") for line in provides)
+
+    home = f"{unpacked}{HOME}"
+    (loader,) = Path(home, "lib").glob("ld-linux*")
+    python = [str(loader), "--library-path", f"{home}/lib", f"{home}/bin/python3"]
+    packages = f"{home}/lib/python3.11/dist-packages"
+    environment = {"PYTHONHOME": home, "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
+    told = run([*python, "-c", _VERSIONS], env=environment).splitlines()
+    assert len(told) == 6
+    for line in told:
+        name, version = line.split()
+        assert said.pop(name).removesuffix(".dfsg") == version
+    for name, version in distributions(unpacked).items():
+        assert said.pop(f"python3dist({name})") == version
+    left = {"bzip2", "gcc-12", "libffi", "util-linux", "xz-utils", "c-ares"}
+    assert said.keys() == left
+
+
+def test_its_list_for_scanners(unpacked: Path) -> None:
+    """CycloneDX, of the same things as BUNDLED.txt."""
+    name = "usr/share/container-healthcheck/sbom.cdx.json"
+    sbom = json.loads((unpacked / name).read_text())
+    assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.5")
+    assert sbom["metadata"]["component"]["version"] == __version__
+    components = sbom["components"]
+    assert len({each["bom-ref"] for each in components}) == len(components)
+    listed = {each["name"]: each["version"] for each in components}
+
+    bundled = (unpacked / "usr/share/licenses/container-healthcheck/BUNDLED.txt").read_text()
+    assert listed == dict(re.findall(r"^ +(\S+)[\t ](\S+)\tbundled", bundled, re.MULTILINE))
+    by_url = {each["purl"]: each["version"] for each in components}
+    for name, version in distributions(unpacked).items():
+        assert by_url[f"pkg:pypi/{name}@{version}"] == version
+    assert any(url.startswith("pkg:deb/debian/libssl3@3") for url in by_url)
+    assert all(re.fullmatch(r"pkg:[!-~]+", url) and "+" not in url for url in by_url)
 
 
 def test_it_holds_what_it_has_to(package: Path) -> None:

@@ -131,7 +131,10 @@ def test_what_is_known_outlives_a_restart(running: Host, app: str) -> None:
 
 
 def test_systemd_analyze_is_content(running: Host) -> None:
-    assert running.run(f"systemd-analyze verify {UNIT}.service 2>&1") == ""
+    said = running.run(f"systemd-analyze verify {UNIT}.service 2>&1")
+    # It says so of what is there for the systemd of CentOS 7, which knows no other limit.
+    (line,) = said.splitlines()
+    assert re.search(r"Unit uses MemoryLimit=; please use MemoryMax= instead", line)
     rated = running.run(f"systemd-analyze security --no-pager {UNIT}.service")
     exposure = re.search(r"Overall exposure level .*: ([0-9.]+)", rated)
     assert exposure is not None and float(exposure.group(1)) <= 3.0
@@ -139,6 +142,18 @@ def test_systemd_analyze_is_content(running: Host) -> None:
 
 def test_the_workers_may_open_many_files(running: Host) -> None:
     assert running.property("LimitNOFILE") == "65536"
+
+
+def test_its_limits_leave_headroom(running: Host, app: str) -> None:
+    """It may grow to four times of what it is. What it shares is counted more than once."""
+    wait_for(lambda: running.ask(f"/apps/health/{app}")["code"] == 0, "health")
+    processes = [f"/proc/{pid}" for pid in (running.property("MainPID"), *workers(running))]
+    assert len(processes) == 3
+    status = " ".join(f"{each}/status" for each in processes)
+    sizes = re.findall(r"^VmRSS:\s+(\d+) kB$", running.run(f"cat {status}"), re.MULTILINE)
+    assert 4 * 1024 * sum(map(int, sizes)) < int(running.property("MemoryMax")) == 1 << 30
+    tasks = running.run(f"ls {' '.join(f'{each}/task' for each in processes)} | grep -c '^[0-9]'")
+    assert 4 * int(tasks) < int(running.property("TasksMax")) == 512
 
 
 def test_it_stops_and_starts_in_time(running: Host) -> None:

@@ -134,19 +134,35 @@ def test_the_way_back_to_the_go_tool(host: Host) -> None:
     assert host.exit_code("test -e /opt/container-healthcheck") == 1
 
 
-def test_removal_leaves_the_users_settings_and_nothing_else(host: Host) -> None:
+def test_removal_leaves_what_is_the_users(host: Host) -> None:
+    """Edited settings, logs, drain marks, and the user that they belong to."""
     before = set(every_file(host))
     install(host)
-    host.run(f"echo '# mine' >>{SYSCONFIG}; container-healthcheck drain --all")
+    use_engine(host)
+    await_ready(host)
+    host.run("container-healthcheck drain --all --reason 'a new disk'")
+    logged = host.run(f"head -n 1 {LOG}")
 
-    host.run("rpm -e container-healthcheck")
+    said = host.run("rpm -e container-healthcheck 2>&1")
 
+    # Debian's rpm has something to say of itself before.
+    (warning,) = (line for line in said.splitlines() if not line.startswith("rpm: "))
+    assert warning == f"warning: {SYSCONFIG} saved as {SYSCONFIG}.rpmsave"
     left = set(every_file(host)) - before
-    assert {name for name in left if "container-healthcheck" in name} == {f"{SYSCONFIG}.rpmsave"}
-    assert host.exit_code(f"getent passwd {UNIT}") != 0
-    assert host.exit_code(f"getent group {UNIT}") != 0
+    found = {name for name in left if "container-healthcheck" in name}
+    kept = ("/var/log/container-healthcheck", "/var/lib/container-healthcheck")
+    assert {name for name in found if not name.startswith(kept)} == {f"{SYSCONFIG}.rpmsave"}
+    assert host.run(f"head -n 1 {LOG}") == logged
+    assert host.run(f"stat -c %U {LOG} /var/lib/container-healthcheck").split() == [UNIT, UNIT]
     assert host.ask("/health") is None
     assert "container-healthcheck" not in host.run("systemctl list-units --all --no-pager")
+
+    # So the next installation undrains nothing.
+    install(host)
+    use_engine(host)
+    await_ready(host)
+    answer = host.ask("/apps/health/bk_iam")
+    assert answer["code"] == 15 and "a new disk" in answer["message"]
 
 
 def every_file(host: Host) -> list[str]:

@@ -1,2 +1,2 @@
--- container-healthcheck 2.1.0: for balancer_by_lua_file in the upstream.
-package.loaded.container_healthcheck.balance()
+-- container-healthcheck 2.1.0: for http.conf of version 2.1.0, which names this file.
+pcall(function() require("container_healthcheck").balance() end)

@@ -1,16 +1,10 @@
--- container-healthcheck 2.1.0: for rewrite_by_lua_file in the location of the apps.
-local gateway = package.loaded.container_healthcheck
-if not gateway then
-    local found
-    found, gateway = pcall(require, "container_healthcheck")
-    if not found then
-        -- The stock way, and one line in the log for each worker.
-        ngx.log(ngx.ERR, "container-healthcheck: requests go the stock way: ", gateway)
-        gateway = {
-            rewrite = function() ngx.var.target_up = ngx.var.app end,
-            note = function() end,
-        }
-        package.loaded.container_healthcheck = gateway
+-- container-healthcheck 2.1.0: for locations that name this file in rewrite_by_lua_file.
+local ok, err = pcall(function() require("container_healthcheck").rewrite() end)
+if not ok then
+    ngx.var.target_up = ngx.var.app
+    -- One line in the log for each worker.
+    if not package.loaded.container_healthcheck_complained then
+        package.loaded.container_healthcheck_complained = true
+        ngx.log(ngx.ERR, "container-healthcheck: falling back to stock routing: ", err)
     end
 end
-gateway.rewrite()

@@ -1,180 +1,126 @@
--- container-healthcheck 2.1.0: the servers and apps that are known, and what is believed of each, for the
--- page, the JSON and the metrics. Runs in the content phase: it lets requests pass now and then.
+-- container-healthcheck 2.1.0: the servers and apps that are known, and what is considered of each, for
+-- the page, the JSON and the metrics. Runs in the content phase, in slices between which nginx serves
+-- users.
 
 local choice = require("container_healthcheck.choice")
 local log = require("container_healthcheck.log")
-local servers = require("container_healthcheck.servers")
 local store = require("container_healthcheck.store")
-local totals = require("container_healthcheck.totals")
 
-local ngx, ipairs, pairs, sort = ngx, ipairs, pairs, table.sort
+local ngx, ipairs, pairs, sort, concat = ngx, ipairs, pairs, table.sort, table.concat
 
-local NO_CONTAINER, DRAINED = 12, 15
+local NO_CONTAINER = 12
 local ASKED_FOR = 600 -- seconds for which an app that no server lists is shown after a request for it
+local SLICE = 0.001 -- seconds of work, after which other requests have their turn
+local AT_ONCE = 50 -- texts between which the clock is looked at
+local PIECE = 400 -- texts in a piece
 
-local AT_ONCE = 100 -- apps between which requests may pass
+local _M = { version = "2.1.0" }
 
-local _M = { version = "2.1.0", at_once = AT_ONCE }
+-- A long text in the making: pieces, which are sent one after another.
+local Writer = {}
+Writer.__index = Writer
 
-local function addresses()
-    local found, seen = {}, {}
-    for number = 1, store.max_servers do
-        local address = store.placed(number)
-        if address and not seen[address] then
-            seen[address] = true
-            found[#found + 1] = address
-        end
-    end
-    sort(found)
-    return found
+function _M.writer()
+    return setmetatable({ pieces = {}, texts = {}, began = ngx.now() }, Writer)
 end
 
-local function listed(address, state)
-    local apps = {}
-    for _, app in ipairs(store.apps(address)) do
-        local code, since = store.code(address, app)
-        if code then
-            apps[app] = {
-                state = choice.state_of(state, code),
-                code = code,
-                reason = log.reasons[code],
-                since = since,
-                failed = store.has_failed(address, app),
-            }
-        end
+function Writer:breathe()
+    ngx.update_time()
+    local elapsed = ngx.now() - self.began
+    if elapsed < 0 or elapsed >= SLICE then
+        ngx.sleep(0)
+        ngx.update_time()
+        self.began = ngx.now()
     end
-    return apps
+end
+
+function Writer:add(text)
+    local texts = self.texts
+    texts[#texts + 1] = text
+    if #texts % AT_ONCE == 0 then
+        self:breathe()
+    end
+    if #texts >= PIECE then
+        self.pieces[#self.pieces + 1], self.texts = concat(texts), {}
+    end
+end
+
+function Writer:finish()
+    self.pieces[#self.pieces + 1] = concat(self.texts)
+    return self.pieces
 end
 
 local function server_at(address)
-    local state, since = store.state(address)
-    local fault = state and state > 0 and state or nil
-    local err, err_since = store.error(address)
-    if state == nil then
-        since = err_since
-    end
+    local record = store.record(address) or {}
+    local is_valid = store.is_valid(address)
+    local state = is_valid and record.state or "silent"
+    local is_foreign = record.state == "foreign"
+    local reason = record.error or (state == "fault" and log.reasons[record.code]) or nil
     return {
         address = address,
-        raw = state,
-        state = state == nil and choice.unknown or fault and choice.down or "known",
-        code = fault,
-        reason = err or (fault and log.reasons[fault]),
-        since = since,
-        heard = store.heard(address),
+        record = record,
+        is_valid = is_valid,
+        state = state == "known" and "known" or state == "fault" and choice.down or choice.unknown,
+        code = state == "fault" and record.code or nil,
+        reason = is_foreign and "not an APPO server: " .. reason or reason,
+        since = record.since,
+        answered = store.answered(address),
         watched_by = store.watcher(address),
-        apps = listed(address, state),
+        is_foreign = is_foreign,
+        apps = record.apps or {},
     }
 end
 
 -- All servers that are watched, by address.
-function _M.servers()
-    local found = {}
-    for index, address in ipairs(store.is_there and addresses() or {}) do
-        found[index] = server_at(address)
-        ngx.sleep(0)
+function _M.servers(writer)
+    local addresses = store.is_there and store.addresses() or {}
+    sort(addresses)
+    for index, address in ipairs(addresses) do
+        addresses[index] = server_at(address)
+        writer:breathe()
     end
-    return found
+    return addresses
 end
 
--- What is believed of an app on a server that does not list it; nil when it has no business there.
-local function unlisted(server, roles, is_listed)
+-- The apps that a server lists, and those that requests ask for and no server lists any more: in order,
+-- and which of them are listed.
+function _M.apps(servers, writer)
+    local names, is_listed = {}, {}
+    for _, server in ipairs(servers) do
+        for app in pairs(server.apps) do
+            if is_listed[app] == nil then
+                names[#names + 1], is_listed[app] = app, true
+            end
+        end
+        writer:breathe()
+    end
+    for _, app in ipairs(store.counted()) do
+        local at = store.counted_at(app)
+        if is_listed[app] == nil and at and ngx.now() - at < ASKED_FOR then
+            names[#names + 1], is_listed[app] = app, false
+        end
+    end
+    sort(names)
+    writer:breathe()
+    return names, is_listed
+end
+
+-- What is considered of an app on a server: state, code, since when, and whether that is so for all apps
+-- there; nil when the app does not belong there. `roles` as choice.roles has them.
+function _M.cell(server, app, roles, is_listed)
+    local entry = server.apps[app]
     local belongs = roles and roles[server.address]
-    if (roles and not belongs) or (not belongs and is_listed and server.raw == store.complete) then
+    if not entry and (roles and not belongs
+        or not belongs and (server.is_foreign or is_listed and server.state == "known")) then
         return nil
     end
-    local code = server.code or (server.raw == store.complete and NO_CONTAINER) or nil
-    return {
-        state = choice.state_of(server.raw, nil),
-        code = code,
-        reason = server.reason or log.reasons[code],
-        since = server.raw ~= store.complete and server.since or nil,
-        is_servers = server.raw ~= store.complete,
-    }
-end
-
--- Where nothing is known of the server, or Docker is away there, all its apps share why.
-local function of_server(server, entry)
-    if server.state == "known" then
-        return entry
+    local state, code = choice.state_of(server.record, server.is_valid, app)
+    if server.state ~= "known" then
+        return state, server.code, server.since, true
+    elseif entry then
+        return state, code, entry[2], false
     end
-    return {
-        state = entry.state,
-        code = server.code,
-        reason = server.reason,
-        since = server.since,
-        failed = entry.failed,
-        is_servers = true,
-    }
-end
-
-local function kind_of(cell)
-    if cell.state == choice.up then
-        return "good"
-    elseif cell.state == choice.unknown then
-        return "unknown"
-    end
-    return cell.code == DRAINED and "drained" or "bad"
-end
-
-local function row_of(app, all, is_listed)
-    local roles = servers.roles(app)
-    local row = { app = app, cells = {}, roles = roles or {}, has = {} }
-    for index, server in ipairs(all) do
-        local entry = server.apps[app]
-        local cell = entry and of_server(server, entry) or unlisted(server, roles, is_listed)
-        if cell then
-            cell.kind = kind_of(cell)
-            row.cells[index], row.has.any = cell, true
-            -- The trouble of a server is not that of an app that others serve.
-            if not cell.is_servers then
-                row.has[cell.kind] = true
-            end
-            row.has.doubt = row.has.doubt or cell.kind == "unknown"
-        end
-    end
-    row.is_served = row.has.good == true
-    row.in_trouble = not row.is_served or row.has.bad == true
-    row.order = not row.is_served and 1 or row.in_trouble and 2 or row.has.drained and 3 or 4
-    return row
-end
-
--- The apps that a server lists, and those that somebody asked for and none lists any more.
-local function apps_of(all)
-    local apps = {}
-    for _, server in ipairs(all) do
-        for app in pairs(server.apps) do
-            apps[app] = true
-        end
-    end
-    for _, app in ipairs(store.is_there and totals.counted() or {}) do
-        local at = totals.counted_at(app)
-        if apps[app] == nil and at and ngx.now() - at < ASKED_FOR then
-            apps[app] = false
-        end
-    end
-    return apps
-end
-
--- An app a row, with a cell for each of `all` servers where it belongs; what is worst first.
-function _M.rows(all)
-    local rows, number = {}, 0
-    for app, is_listed in pairs(apps_of(all)) do
-        number = number + 1
-        if number % AT_ONCE == 0 then
-            ngx.sleep(0)
-        end
-        local row = row_of(app, all, is_listed)
-        if row.has.any then
-            rows[#rows + 1] = row
-        end
-    end
-    sort(rows, function(one, other)
-        if one.order ~= other.order then
-            return one.order < other.order
-        end
-        return one.app < other.app
-    end)
-    return rows
+    return state, state == choice.down and NO_CONTAINER or nil, nil, state == choice.unknown
 end
 
 return _M

@@ -1,18 +1,17 @@
--- container-healthcheck 2.1.0: what this gateway believes and counted, in Prometheus's text format.
+-- container-healthcheck 2.1.0: what this gateway considers and has counted, in Prometheus's text format.
 -- Runs in the content phase.
 
 local choice = require("container_healthcheck.choice")
 local fleet = require("container_healthcheck.fleet")
 local store = require("container_healthcheck.store")
-local totals = require("container_healthcheck.totals")
 
 local ngx, ipairs, floor, max = ngx, ipairs, math.floor, math.max
-local concat = table.concat
 
 local PREFIX = "container_healthcheck_gateway_"
 local STATES = { choice.up, choice.unknown, choice.down }
 
-local _M = { version = "2.1.0", content_type = "text/plain; version=0.0.4; charset=utf-8" }
+-- `counts`: requests of no app in particular, which this worker has counted.
+local _M = { version = "2.1.0", counts = { stock = 0 } }
 
 local ESCAPES = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = "\\n" }
 
@@ -20,141 +19,158 @@ local function label(name, value)
     return name .. '="' .. value:gsub('[\\"\n]', ESCAPES) .. '"'
 end
 
-local Text = {}
-Text.__index = Text
-
-function Text:begin(kind, name, meaning)
-    self.name = name
-    self[#self + 1] = "# HELP " .. name .. " " .. meaning
-    self[#self + 1] = "# TYPE " .. name .. " " .. kind
-end
-
--- `labels` is their text, "" for none.
-function Text:add(value, labels)
-    self[#self + 1] = self.name .. (labels ~= "" and "{" .. labels .. "} " or " ") .. value
+local function begin(writer, kind, name, meaning)
+    writer:add("# HELP " .. name .. " " .. meaning .. "\n# TYPE " .. name .. " " .. kind .. "\n")
 end
 
 local function truth(value)
-    return value and 1 or 0
+    return value and "1\n" or "0\n"
 end
 
-local function add_servers(text, servers)
-    text:begin("gauge", PREFIX .. "server_known",
+local function add_servers(writer, servers)
+    local known, heard = PREFIX .. "server_known", PREFIX .. "server_heard_seconds"
+    begin(writer, "gauge", known,
         "1 when the service of the server is heard, also when Docker is away there, else 0")
     for _, server in ipairs(servers) do
-        text:add(truth(server.raw ~= nil), label("server", server.address))
+        -- Nothing is to be heard of servers that are no APPO servers.
+        if not server.is_foreign then
+            local is_known = server.state ~= choice.unknown
+            writer:add(known .. "{" .. label("server", server.address) .. "} " .. truth(is_known))
+        end
     end
-    text:begin("gauge", PREFIX .. "server_heard_seconds",
+    begin(writer, "gauge", heard,
         "Seconds since the service of the server last answered; not there when it never has")
     for _, server in ipairs(servers) do
-        if server.heard then
-            local age = max(ngx.now() - server.heard, 0)
-            text:add(floor(age * 1000 + 0.5) / 1000, label("server", server.address))
+        if server.answered then
+            local age = floor(max(ngx.now() - server.answered, 0) * 1000 + 0.5) / 1000
+            writer:add(heard .. "{" .. label("server", server.address) .. "} " .. age .. "\n")
         end
     end
 end
 
--- Calls `with` with cell, row, server and the labels of both, for all cells. The labels are made once for
--- each server and row: there are many cells.
-local function each_cell(servers, rows, of_server, of_row, with)
+-- Calls `each` with the app, the labels of app and server, the state, and the server with its role. The
+-- labels are made once for each app and server: there are many pairs.
+local function each_cell(servers, apps, names, each)
     local there = {}
     for index, server in ipairs(servers) do
-        there[index] = label(of_server, server.address)
+        there[index] = label(names.server, server.address)
     end
-    for number, row in ipairs(rows) do
-        if number % fleet.at_once == 0 then
-            ngx.sleep(0)
-        end
-        local app = label(of_row, row.app)
+    for _, app in ipairs(apps.names) do
+        local here, roles = label(names.app, app), choice.roles(app)
         for index, server in ipairs(servers) do
-            local cell = row.cells[index]
-            if cell then
-                with(cell, there[index], app, row.roles[server.address])
+            local state = fleet.cell(server, app, roles, apps.is_listed[app])
+            if state then
+                each(app, here, there[index], state, server, roles and roles[server.address] or "PRIMARY")
             end
         end
     end
 end
 
-local function add_apps(text, servers, rows)
-    text:begin("gauge", PREFIX .. "app_up", "1 when the gateway believes the app to be up there, else 0")
-    each_cell(servers, rows, "server", "app_code", function(cell, server, app)
-        text:add(truth(cell.state == choice.up), server .. "," .. app)
-    end)
-    text:begin("gauge", PREFIX .. "app_state",
-        "1 for the state that the gateway believes the app to be in there, 0 for the others:"
-        .. " up, unknown, down")
-    each_cell(servers, rows, "server", "app_code", function(cell, server, app)
-        local labels = server .. "," .. app
-        for index = 1, #STATES do
-            text:add(truth(cell.state == STATES[index]), labels .. ',state="' .. STATES[index] .. '"')
+local function add_apps(writer, servers, apps)
+    local up, down, is_down = PREFIX .. "app_up{", PREFIX .. "app_down_everywhere", {}
+    begin(writer, "gauge", PREFIX .. "app_up", "1 when the gateway considers the app up there, else 0")
+    local names = { server = "server", app = "app_code" }
+    each_cell(servers, apps, names, function(app, here, there, state, server)
+        if not server.is_foreign then
+            writer:add(up .. there .. "," .. here .. "} " .. truth(state == choice.up))
         end
+        is_down[app] = state == choice.down and is_down[app] ~= false
     end)
+    begin(writer, "gauge", down, "1 when the app is down on all servers, which then all get requests, else 0")
+    for _, app in ipairs(apps.names) do
+        if is_down[app] ~= nil then
+            writer:add(down .. "{" .. label("app_code", app) .. "} " .. truth(is_down[app]))
+        end
+    end
 end
 
-local function add_counts(text, wanted)
+local function add_counter(writer, apps, name, meaning, kind)
+    begin(writer, "counter", PREFIX .. name, meaning)
+    for _, app in ipairs(apps) do
+        local number = store.count(app, kind)
+        -- Apps that were never observed have none.
+        if number > 0 or kind == "retries" then
+            writer:add(PREFIX .. name .. "{" .. label("app_code", app) .. "} " .. number .. "\n")
+        end
+    end
+end
+
+local function add_counts(writer, wanted)
     local apps = {}
-    for _, app in ipairs(store.is_there and totals.counted() or {}) do
+    for _, app in ipairs(store.counted()) do
         if not wanted or app == wanted then
             apps[#apps + 1] = app
         end
     end
-    text:begin("counter", PREFIX .. "requests_total",
-        "Requests for the app, by what was believed of it on the server that each was sent to first")
+    begin(writer, "counter", PREFIX .. "requests_total",
+        "Requests for the app, by what was considered of it on the server that each was sent to first")
     for _, app in ipairs(apps) do
         for _, state in ipairs(STATES) do
-            text:add(totals.count(app, state), label("app_code", app) .. "," .. label("choice", state))
+            writer:add(PREFIX .. "requests_total{" .. label("app_code", app) .. "," .. label("choice", state)
+                .. "} " .. store.count(app, state) .. "\n")
         end
     end
-    text:begin("counter", PREFIX .. "retries_total",
-        "How often a request for the app was sent to another server")
-    for _, app in ipairs(apps) do
-        text:add(totals.count(app, "retries"), label("app_code", app))
-    end
-    text:begin("counter", PREFIX .. "stock_total",
-        "Requests that went the way they would go without this module")
+    add_counter(writer, apps, "retries_total",
+        "How often a request for the app was sent to another server", "retries")
+    add_counter(writer, apps, "observed_elsewhere_total",
+        "Requests that were only observed and would have gone to another server", "elsewhere")
+    add_counter(writer, apps, "observed_avoidable_total",
+        "Those of them that ended in 502 or 504", "avoidable")
+    begin(writer, "counter", PREFIX .. "stock_total",
+        "Requests that were routed as without this module: no server of theirs was known")
     if store.is_there then
-        text:add(totals.stock(), "")
+        writer:add(PREFIX .. "stock_total " .. store.count("", "stock") .. "\n")
     end
 end
 
--- As lua-resty-upstream-healthcheck writes it: each server of each upstream, then the upstream.
-local function add_upstreams(text, servers, rows)
-    text:begin("gauge", "nginx_upstream_status_info", "The running status of nginx upstream:"
-        .. " 1 for the status that it has, 0 for the others")
-    each_cell(servers, rows, "endpoint", "name", function(cell, endpoint, name, role)
-        local peer, as = name .. "," .. endpoint, '",role="' .. (role or "PRIMARY") .. '"'
-        text:add(truth(cell.state == choice.up), peer .. ',status="UP' .. as)
-        text:add(truth(cell.state == choice.down), peer .. ',status="DOWN' .. as)
+-- One series for each state, as version 2.1.0 had it; and each server of each upstream, then the upstream,
+-- as lua-resty-upstream-healthcheck writes it.
+local function add_all(writer, servers, apps)
+    begin(writer, "gauge", PREFIX .. "app_state",
+        "1 for the state that the gateway considers the app to be in there, 0 for the others:"
+        .. " up, unknown, down")
+    each_cell(servers, apps, { server = "server", app = "app_code" }, function(_, here, there, state)
+        for _, each in ipairs(STATES) do
+            writer:add(PREFIX .. "app_state{" .. there .. "," .. here .. ',state="' .. each .. '"} '
+                .. truth(state == each))
+        end
     end)
-    for _, row in ipairs(rows) do
-        local name, unknown = label("name", row.app), not row.is_served and row.has.doubt
-        text:add(truth(row.is_served), name .. ',status="UP"')
-        text:add(truth(not row.is_served and not unknown), name .. ',status="DOWN"')
-        text:add(truth(unknown), name .. ',status="UNKNOWN"')
-    end
-end
-
-local function only(rows, wanted)
-    local found = {}
-    for _, row in ipairs(rows) do
-        if not wanted or row.app == wanted then
-            found[#found + 1] = row
+    local info, seen = "nginx_upstream_status_info", {}
+    begin(writer, "gauge", info,
+        "The running status of nginx upstream: 1 for the status that it has, 0 for the others")
+    each_cell(servers, apps, { server = "endpoint", app = "name" }, function(app, here, there, state, _, role)
+        local peer, as = info .. "{" .. here .. "," .. there, '",role="' .. role .. '"} '
+        writer:add(peer .. ',status="UP' .. as .. truth(state == choice.up))
+        writer:add(peer .. ',status="DOWN' .. as .. truth(state == choice.down))
+        seen[app] = seen[app] or {}
+        seen[app][state] = true
+    end)
+    for _, app in ipairs(apps.names) do
+        local states = seen[app]
+        if states then
+            local status = states.up and "UP" or states.unknown and "UNKNOWN" or "DOWN"
+            for _, each in ipairs({ "UP", "DOWN", "UNKNOWN" }) do
+                writer:add(info .. "{" .. label("name", app) .. ',status="' .. each .. '"} '
+                    .. truth(status == each))
+            end
         end
     end
-    return found
 end
 
--- `app` is the only one wanted, if any.
-function _M.answer(app)
-    local servers = fleet.servers()
-    local rows = only(fleet.rows(servers), app)
-    local text = setmetatable({}, Text)
-    add_servers(text, servers)
-    add_apps(text, servers, rows)
-    add_counts(text, app)
-    add_upstreams(text, servers, rows)
-    ngx.header["Content-Type"] = _M.content_type
-    ngx.say(concat(text, "\n"))
+-- `wanted` is the only app that is wanted, if any; `has_all` the series of version 2.1.0 as well.
+function _M.write(writer, wanted, has_all)
+    local servers = fleet.servers(writer)
+    local names, is_listed = fleet.apps(servers, writer)
+    local apps = { names = names, is_listed = is_listed }
+    if wanted then
+        apps.names = is_listed[wanted] ~= nil and { wanted } or {}
+    end
+    add_servers(writer, servers)
+    add_apps(writer, servers, apps)
+    add_counts(writer, wanted)
+    if has_all then
+        add_all(writer, servers, apps)
+    end
 end
 
 return _M

@@ -1,54 +1,45 @@
--- container-healthcheck 2.1.0: what all workers know. It alone knows the keys of the shared dictionary,
--- but for those of totals.lua. Runs in every phase, and in timers: nothing here waits.
+-- container-healthcheck 2.1.0: what all workers share. No other file knows the keys of the shared
+-- dictionary. Nothing here waits, so it may be called in every phase.
 --
---   version                  changes with everything that a choice rests on
---   state:ADDRESS            0 complete, -1 some apps are missing, above 0 the code of its fault
---   verdict:ADDRESS/APP      the code of an app there
---   apps:ADDRESS             the names of the apps that have a code there
---   risen:ADDRESS/APP        when that code became 0 beside a gateway that was already running
---   failed:ADDRESS/APP       when a request failed there
---   heard:ADDRESS            when it last answered as the service does
---   error:ADDRESS            why nothing is known of it
---   lease:ADDRESS            the process id of the worker that watches it
---   server:N                 the address that has the place N among the watched
---   placed:ADDRESS           since when it has that place
---   stranger:ADDRESS         it never answered as the service does: no place for a while
---   first:ABOUT              was said
---
--- States, verdicts and errors have since when they are so as their flags, in whole seconds: that
--- takes no room.
+--   version              changes with everything that a choice depends on
+--   record:ADDRESS       what is known of a server, as JSON (see watch.lua)
+--   number:ADDRESS       changes with the record
+--   valid:ADDRESS        expires when the server was silent for too long
+--   answered:ADDRESS     when it last answered as the service does
+--   lease:ADDRESS        the process id of the worker that watches it
+--   slot:N, slots        the addresses that are watched, and how many slots are in use
+--   wanted:ADDRESS       expires when no request has asked for the server for a while
+--   failed:ADDRESS/APP   when a request failed there
+--   counted:N            the Nth app whose requests are counted
+--   count:APP            when they last were
+--   count:APP/KIND       how many were of that kind
+--   counts               changes with all of these
+--   first:ABOUT          was logged
 
-local clock = require("container_healthcheck.clock")
+local cjson = require("cjson.safe")
 
 local dict = ngx.shared.container_healthcheck
 local now = ngx.now
-local is_over, floor = clock.is_over, math.floor
 
 local LEASE = 6 -- seconds after which another worker may watch a server whose watcher is silent
--- What was heard counts for longer than it takes until another worker has asked: the lease, a look
--- for servers that nobody watches, one whole question.
-local VALID = LEASE + 4
-local VERDICT_VALID = 60
-local RISEN_VALID = 3600
-local FAILED_FOR = 2 -- seconds
-local FORGET = 600 -- seconds after which a server that no request asked for is watched no more
-local STRANGE_FOR = 60
-local MAX_SERVERS = 64
+-- An answer counts for longer than it takes until another worker has asked: the lease, a look for
+-- servers that nobody watches, one whole question.
+local VALID = LEASE + 5
+local FAILED_FOR = 2
+local FORGET = 600 -- seconds after which a server that no request asks for is no longer watched
+local MAX_SERVERS = 256
+local MAX_COUNTED = 2000
 
-local _M = {
-    version = "2.1.0",
-    is_there = dict ~= nil,
-    max_servers = MAX_SERVERS,
-    complete = 0,
-    partial = -1,
-}
+local _M = { version = "2.1.0", is_there = dict ~= nil, max_servers = MAX_SERVERS }
 
--- Called once a worker; room that is missing now is missed by nothing but the speed of a change.
-function _M.prepare()
-    dict:safe_add("version", 0)
+-- True also when the clock was set back: better too early than hours too late.
+function _M.is_over(since, seconds)
+    local elapsed = now() - since
+    return elapsed < 0 or elapsed >= seconds
 end
+local is_over = _M.is_over
 
-local read_at, read = nil, nil
+local read_at, read
 
 -- The version as of `moment`, which is ngx.now(). Within one moment the dictionary is read once.
 function _M.version_at(moment)
@@ -58,109 +49,80 @@ function _M.version_at(moment)
     return read
 end
 
--- To be called after what was changed is written: who reads the new version finds it.
+-- To be called after a change is written: workers that read the new version find the change.
 function _M.changed()
     read_at = nil
+    dict:safe_add("version", 0)
     dict:incr("version", 1)
 end
 
--- True for the first of all workers that asks within that time.
-local asked = {}
+local logged = {}
+
+-- True for the first of all workers that asks within that time; without `seconds`, until `again`.
 function _M.is_first(about, seconds)
-    if asked[about] and not is_over(asked[about], seconds) then
+    if seconds and logged[about] and not is_over(logged[about], seconds) then
         return false
     end
-    asked[about] = now()
+    logged[about] = now()
     if not dict then
         return true
     end
-    local _, err = dict:safe_add("first:" .. about, true, seconds)
+    local _, err = dict:safe_add("first:" .. about, true, seconds or 0)
     return err ~= "exists"
 end
 
-
-local function since_when(kept)
-    return kept or floor(now())
+function _M.again(about)
+    dict:delete("first:" .. about)
 end
 
 
--- A server as a whole
+-- A server
 
--- And since when.
-function _M.state(address)
-    return dict:get("state:" .. address)
+local decoded = {}
+
+-- What is known of a server, whether still valid or not; nil for nothing. Not to be changed.
+function _M.record(address)
+    local number = dict:get("number:" .. address)
+    local kept = decoded[address]
+    if not kept or kept.number ~= number then
+        local text = number and dict:get("record:" .. address)
+        kept = { number = number, record = text and cjson.decode(text) or nil }
+        decoded[address] = kept
+    end
+    return kept.record
 end
 
 -- True when there was room for it.
-function _M.keep_state(address, state)
-    local before, since = _M.state(address)
-    dict:safe_set("heard:" .. address, now())
-    dict:delete("error:" .. address)
-    return dict:safe_set("state:" .. address, state, VALID, since_when(before == state and since))
+function _M.keep_record(address, record)
+    local ok = dict:safe_set("record:" .. address, cjson.encode(record))
+    if not ok then
+        dict:delete("record:" .. address)
+    end
+    dict:safe_add("number:" .. address, 0)
+    dict:incr("number:" .. address, 1)
+    return ok
 end
 
--- When it last answered, or nil.
-function _M.heard(address)
-    return dict:get("heard:" .. address)
+-- False when nothing is known of the server, or nothing any more.
+function _M.is_valid(address)
+    return dict:get("valid:" .. address) ~= nil
 end
 
--- And since when.
-function _M.error(address)
-    return dict:get("error:" .. address)
-end
-
-function _M.keep_error(address, text)
-    local _, since = _M.error(address)
-    dict:delete("state:" .. address)
-    dict:safe_set("error:" .. address, text, FORGET, since_when(since))
-end
-
-function _M.forget(address)
-    for _, kind in ipairs({ "state:", "heard:", "error:", "placed:", "apps:" }) do
-        dict:delete(kind .. address)
+-- The server has just answered; `as_service` is false when another program did.
+function _M.keep_valid(address, as_service)
+    dict:safe_set("valid:" .. address, true, VALID)
+    if as_service then
+        dict:safe_set("answered:" .. address, now())
     end
 end
 
-
--- An app on a server
-
--- And since when.
-function _M.code(address, app)
-    return dict:get("verdict:" .. address .. "/" .. app)
+function _M.drop_valid(address)
+    dict:delete("valid:" .. address)
 end
 
--- True when there was room for it.
-function _M.keep_code(address, app, code)
-    local before, since = _M.code(address, app)
-    return dict:safe_set("verdict:" .. address .. "/" .. app, code, VERDICT_VALID,
-        since_when(before == code and since))
-end
-
-function _M.drop_code(address, app)
-    dict:delete("verdict:" .. address .. "/" .. app)
-    dict:delete("risen:" .. address .. "/" .. app)
-end
-
--- The names of the apps of a server, as it last listed them.
-function _M.apps(address)
-    local names = {}
-    for name in (dict:get("apps:" .. address) or ""):gmatch("%S+") do
-        names[#names + 1] = name
-    end
-    return names
-end
-
--- True when there was room for it. Names of apps have no spaces in them.
-function _M.keep_apps(address, names)
-    return dict:safe_set("apps:" .. address, table.concat(names, " "), VERDICT_VALID)
-end
-
-function _M.risen(address, app)
-    return dict:get("risen:" .. address .. "/" .. app)
-end
-
-function _M.keep_risen(address, app)
-    dict:safe_set("risen:" .. address .. "/" .. app, now(), RISEN_VALID)
+-- When it last answered as the service does, or nil.
+function _M.answered(address)
+    return dict:get("answered:" .. address)
 end
 
 -- Apps that no server lists share one mark, app "": made-up names must not fill the memory.
@@ -172,20 +134,84 @@ end
 function _M.keep_failed(address, app)
     local is_new = not _M.has_failed(address, app)
     dict:safe_set("failed:" .. address .. "/" .. app, now(), FAILED_FOR)
+    dict:safe_set("failed", now(), FAILED_FOR)
     if is_new then
         _M.changed()
     end
 end
 
+-- False when no request failed anywhere in the last seconds.
+function _M.has_any_failed()
+    return dict:get("failed") ~= nil
+end
 
--- Who watches
+
+-- Which servers are watched, and by which worker
+
+function _M.addresses()
+    local found, seen = {}, {}
+    for number = 1, dict:get("slots") or 0 do
+        local address = dict:get("slot:" .. number)
+        if address and not seen[address] then
+            seen[address] = true
+            found[#found + 1] = address
+        end
+    end
+    return found
+end
+
+local function take_slot(address)
+    local used, free = dict:get("slots") or 0, nil
+    for number = 1, used do
+        local there = dict:get("slot:" .. number)
+        if there == address then
+            return true
+        end
+        free = free or (there == nil and number)
+    end
+    for number = free or used + 1, MAX_SERVERS do
+        local ok, err = dict:safe_add("slot:" .. number, address)
+        if ok and number > used then
+            dict:safe_set("slots", number)
+        end
+        if ok or err ~= "exists" or dict:get("slot:" .. number) == address then
+            return ok or err == "exists", err
+        end
+    end
+    return false, "full"
+end
+
+-- Asks for a server to be watched. Returns false and why when it cannot be: "full" or "no memory".
+function _M.want(address)
+    local ok, err = dict:safe_set("wanted:" .. address, true, FORGET)
+    if ok then
+        ok, err = take_slot(address)
+    end
+    return ok, err
+end
+
+function _M.is_wanted(address)
+    return dict:get("wanted:" .. address) ~= nil
+end
+
+function _M.forget(address)
+    for number = 1, dict:get("slots") or 0 do
+        if dict:get("slot:" .. number) == address then
+            dict:delete("slot:" .. number)
+        end
+    end
+    for _, kind in ipairs({ "record:", "number:", "valid:", "answered:" }) do
+        dict:delete(kind .. address)
+    end
+    _M.changed()
+end
 
 function _M.watcher(address)
     return dict:get("lease:" .. address)
 end
 
 function _M.take_lease(address, pid)
-    return dict:safe_add("lease:" .. address, pid, LEASE)
+    return dict:safe_add("lease:" .. address, pid, LEASE) or _M.watcher(address) == pid
 end
 
 -- False when another worker has it by now.
@@ -199,84 +225,78 @@ function _M.give_lease_back(address, pid)
     end
 end
 
-
--- What is watched: a limited number of places
-
-local function place(number)
-    return "server:" .. number
+-- Keys that never expire hold expired ones back at the end of the dictionary's list.
+function _M.clean()
+    dict:flush_expired(100)
 end
 
--- The address that has a place, or nil.
-function _M.placed(number)
-    return dict:get(place(number))
-end
 
-function _M.is_placed(address)
-    for number = 1, MAX_SERVERS do
-        if dict:get(place(number)) == address then
-            return true
+-- How many requests all workers have counted
+
+-- The apps whose requests are counted.
+function _M.counted()
+    local apps = {}
+    for number = 1, MAX_COUNTED do
+        apps[number] = dict and dict:get("counted:" .. number)
+        if not apps[number] then
+            break
         end
     end
-    return false
+    return apps
 end
 
--- Since when a server that was never heard has its place; nil when it was heard.
-function _M.on_trial_since(address)
-    if _M.heard(address) then
-        return nil
+-- When the app's requests were last counted, or nil.
+function _M.counted_at(app)
+    return dict:get("count:" .. app)
+end
+
+local function add(key, number)
+    local ok, err = dict:safe_add(key, number)
+    if not ok and err == "exists" then
+        ok = dict:incr(key, number)
     end
-    return dict:get("placed:" .. address)
+    return ok ~= nil and ok ~= false
 end
 
--- Takes the place from a server that was never heard, which may have it again later.
-function _M.dismiss(address)
-    for number = 1, MAX_SERVERS do
-        if dict:get(place(number)) == address then
-            dict:delete(place(number))
+local function begin_to_count(app)
+    local key = "count:" .. app
+    -- Only one worker adds it, and takes a number for it.
+    local ok, err = dict:safe_add(key, now())
+    if not ok then
+        return err == "exists" and dict:replace(key, now())
+    end
+    for number = 1, MAX_COUNTED do
+        ok, err = dict:safe_add("counted:" .. number, app)
+        if ok or err ~= "exists" then
+            break
         end
     end
-    dict:safe_set("stranger:" .. address, true, STRANGE_FOR)
+    if not ok then
+        dict:delete(key)
+    end
+    return ok
 end
 
-local function sit_down(number, address)
-    dict:safe_set("placed:" .. address, now())
-    return dict:safe_set(place(number), address, FORGET)
-end
-
--- The place of the server that has been on trial for longest, for `seconds` at least.
-local function place_on_trial(seconds)
-    local found, longest = nil, nil
-    for number = 1, MAX_SERVERS do
-        local address = dict:get(place(number))
-        local since = address and _M.on_trial_since(address)
-        if since and is_over(since, seconds) and (not longest or since < longest) then
-            found, longest = number, since
+-- Adds to the app's counts, or to those of all apps when it is "". What found room becomes 0.
+function _M.add_counts(app, counts)
+    if not dict or (app ~= "" and not begin_to_count(app)) then
+        return
+    end
+    add("counts", 1)
+    for kind, number in pairs(counts) do
+        if number > 0 and add("count:" .. app .. "/" .. kind, number) then
+            counts[kind] = 0
         end
     end
-    return found
 end
 
--- Gives a server a place or lets it keep its own. When all are taken it gets that of one that has
--- been on trial for `seconds`. Returns nil and why when it has none: "full" or "no memory".
--- Two workers may give it two places, or one place to two servers: the next call mends that.
-function _M.keep_place(address, seconds)
-    local free
-    for number = 1, MAX_SERVERS do
-        local there = dict:get(place(number))
-        if there == address then
-            dict:safe_set(place(number), address, FORGET)
-            return true
-        end
-        free = free or (there == nil and number)
-    end
-    if dict:get("stranger:" .. address) then
-        return true
-    end
-    free = free or place_on_trial(seconds)
-    if not free then
-        return nil, "full"
-    end
-    return sit_down(free, address)
+-- Changes with all counts.
+function _M.counts_version()
+    return dict and dict:get("counts") or 0
+end
+
+function _M.count(app, kind)
+    return dict and dict:get("count:" .. app .. "/" .. kind) or 0
 end
 
 return _M
