@@ -21,6 +21,7 @@ from benchmarks.load import Load, in_background, in_turn, middle, ratio, wrk
 from sandbox.gateway import APPO_PORT, GATEWAY_PORT, PACKAGING, Gateway, stock_location
 from sandbox.network import Network
 from sandbox.nginx import Nginx
+from sandbox.running_service import ask
 from sandbox.waiting import wait_for
 from tests.gateway.made_up import LIST_PATH, MadeUp, Verdicts, envelope
 
@@ -52,8 +53,7 @@ def _addresses(servers: int) -> list[str]:
 
 def _appo(services: Sequence[str] = ()) -> str:
     """The nginx of all APPO servers; `services` answer for the first ones, itself for the rest."""
-    known = envelope(dict.fromkeys([APP, *CHANGING], 0)).decode()
-    own = f"return 200 '{known}'; access_log {{folder}}/access.log;"
+    own = "alias {folder}/apps.json; access_log {folder}/access.log;"
 
     def server(address: str, answer: str) -> str:
         return f"""
@@ -66,6 +66,11 @@ def _appo(services: Sequence[str] = ()) -> str:
     answers = [*(f"proxy_pass http://{each};" for each in services), *[own] * max(SERVERS)]
     pairs = zip(_addresses(max(SERVERS)), answers, strict=False)
     return "keepalive_requests 1000000;" + "".join(server(*pair) for pair in pairs)
+
+
+def _write_apps(appo: Nginx, apps: Sequence[str]) -> None:
+    """What its services list: all of them up."""
+    (appo.folder / "apps.json").write_bytes(envelope(dict.fromkeys(apps, 0)))
 
 
 def _locations(addresses: Sequence[str]) -> str:
@@ -190,6 +195,36 @@ def _print_changes(rounds: int, services: Sequence[Verdicts]) -> None:
     print(f"| ratio | {of.rate:.2f} | | {of.p99:.2f} |", flush=True)
 
 
+def _view(over: threading.Event) -> None:
+    """Reads what the page reads, the JSON and the metrics, in turn, until it is over."""
+    for query in itertools.cycle(("fleet", "json", "prometheus")):
+        if over.is_set():
+            return
+        ask(GATEWAY_PORT, f"/container-healthcheck-gateway?format={query}")
+
+
+def _print_viewing(rounds: int, appo: Nginx) -> None:
+    print(
+        f"\nRequests for one app, {rounds} rounds, while page, JSON and metrics are read without a"
+    )
+    print("pause, and while nobody reads them:\n")
+    print("| apps | servers | | requests/s | p99 ms |")
+    print("|---|---|---|---|---|")
+    for apps, servers in ((300, 8), (1000, 16)):
+        _write_apps(appo, [APP, *(f"another_app_{number}" for number in range(apps - 1))])
+        with _running(servers) as gateway:
+            quiet, viewed = [], []
+            for _ in range(rounds):
+                quiet.append(_load(gateway, GATEWAY_PORT, 8))
+                with in_background(_view):
+                    viewed.append(_load(gateway, GATEWAY_PORT, 8))
+        for name, each in (("nobody reads", quiet), ("read", viewed)):
+            load = middle(each)
+            print(f"| {apps} | {servers} | {name} | {load.rate:.0f} | {load.p99:.2f} |")
+        of = ratio(viewed, quiet)
+        print(f"| {apps} | {servers} | ratio | {of.rate:.2f} | {of.p99:.2f} |", flush=True)
+
+
 def _print_cost(appo: Nginx) -> None:
     with _running(2) as gateway:
         gateway.get(f"/o/{APP}/")
@@ -205,8 +240,11 @@ def main(rounds: int = ROUNDS) -> None:
     verdicts = [Verdicts(dict.fromkeys([APP, *CHANGING], 0)) for _ in range(2)]
     with Network() as network, network.entered(), contextlib.ExitStack() as stack:
         appo = stack.enter_context(Nginx(_appo()))
+        _write_apps(appo, [APP, *CHANGING])
         _print_speeds(rounds)
         _print_cost(appo)
+        _print_viewing(rounds, appo)
+        _write_apps(appo, [APP, *CHANGING])
         services = [
             stack.enter_context(MadeUp(f"127.0.9.{number}", say))
             for number, say in enumerate(verdicts, 1)

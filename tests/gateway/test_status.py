@@ -353,12 +353,7 @@ def test_the_documents_name_every_metric_and_its_labels(gateway: Gateway, langua
     )
     described = {(name, frozenset(filter(None, labels.split(",")))) for name, labels in rows}
     shown = {(name, frozenset(dict(labels))) for name, labels in metrics(gateway, "&series=all")}
-    # Only of apps that are observed.
-    observed = {
-        (f"{METRIC}observed_{kind}_total", frozenset({"app_code"}))
-        for kind in ("elsewhere", "avoidable")
-    }
-    assert described == shown | observed
+    assert described == shown
 
 
 def test_backups_are_called_so(three: list[MadeUp]) -> None:

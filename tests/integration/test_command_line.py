@@ -861,7 +861,8 @@ def test_an_unreadable_mark_counts_as_drained(own: RunningService, app_code: str
     folder.mkdir(exist_ok=True)
     (folder / f"{app_code}.json").write_text("{")
 
-    answer = becomes(own, app_code, 15)
+    becomes(own, app_code, 15)
+    answer = own.check(app_code)
 
     assert answer.status == 503
     assert "its mark cannot be read" in answer.json["message"]

@@ -47,7 +47,7 @@ def test_every_alert_has_a_scenario_in_which_it_fires() -> None:
     fired = set(re.findall(r'ALERTS{alertname="ContainerHealthcheck(\w+)"', expected))
 
     assert fired == {*BY_NAME}
-    assert len(fired) == 10
+    assert len(fired) == 11
 
 
 @pytest.mark.parametrize("name", BY_NAME)

@@ -66,15 +66,6 @@ local set_current_peer, set_more_tries = balancer.set_current_peer, balancer.set
 local get_last_failure, get_request = balancer.get_last_failure, parts.base.get_request
 local ensure, find = watch.ensure, string.find
 
--- Calls one of the functions below. Whatever goes wrong in it, nginx goes on without it.
-local function safely(what, ...)
-    local ok, err = pcall(...)
-    if not ok then
-        log.internal_error(what, err)
-    end
-    return ok and err or nil
-end
-
 local cleaned_at
 
 -- About once a second, and the rest once a minute.
@@ -162,7 +153,12 @@ end
 function _M.rewrite()
     local var = ngx.var
     local app = var.app
-    var.target_up = safely("rewrite", target, var, app) or app
+    local ok, chosen = pcall(target, var, app)
+    if not ok then
+        log.internal_error("rewrite", chosen)
+        chosen = app
+    end
+    var.target_up = chosen
 end
 
 
@@ -267,14 +263,21 @@ local function balance(is_observed)
     end
 end
 
+local function balance_safely(is_observed)
+    local ok, err = pcall(balance, is_observed)
+    if not ok then
+        log.internal_error("balance", err)
+    end
+end
+
 -- balancer_by_lua: chooses the server for a request, or leaves that to nginx.
 function _M.balance()
-    safely("balance", balance, false)
+    balance_safely(false)
 end
 
 -- The same for an app that is only observed.
 function _M.observe()
-    safely("balance", balance, true)
+    balance_safely(true)
 end
 
 
@@ -319,7 +322,10 @@ function _M.note()
     local var = ngx.var
     local status = is_there and var.upstream_status
     if status and (choice.is_observing or find(status, "50[24]")) then
-        safely("note", note, var, status)
+        local ok, err = pcall(note, var, status)
+        if not ok then
+            log.internal_error("note", err)
+        end
     end
     if is_there then
         ensure()

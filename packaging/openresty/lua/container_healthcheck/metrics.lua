@@ -88,10 +88,7 @@ local function add_counter(writer, apps, name, meaning, kind)
     begin(writer, "counter", PREFIX .. name, meaning)
     for _, app in ipairs(apps) do
         local number = store.count(app, kind)
-        -- Apps that were never observed have none.
-        if number > 0 or kind == "retries" then
-            writer:add(PREFIX .. name .. "{" .. label("app_code", app) .. "} " .. number .. "\n")
-        end
+        writer:add(PREFIX .. name .. "{" .. label("app_code", app) .. "} " .. number .. "\n")
     end
 end
 
