@@ -199,9 +199,7 @@ def _add_changes(subparsers: Any) -> None:
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="print the service's answer, JSON"
-    )
+    parser.add_argument("--json", action="store_true", help="print the service's answer, JSON")
     _add_service(parser)
 
 
