@@ -189,7 +189,8 @@ def _cost(engine: PrivateEngine, source: Path, port: int, what: str) -> tuple[fl
         "probe_interval": PROBE_INTERVAL,
     }
     with _service(engine, source, **settings) as service:
-        service.settle("app1", 0 if what == "pass" else 14)
+        code = 0 if what == "pass" else 14
+        wait_for(lambda: service.code("app1") == code, f"the code {code}")
         if "restarted" in what:
             for container in engine.client().containers.list():
                 container.restart(timeout=0)

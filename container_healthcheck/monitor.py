@@ -196,7 +196,7 @@ class Monitor:
             return empty
         state = replace(saved.state, counters=Counters())
         if saved.saved_at is None:
-            log.info("%s is from before a reboot: only the history counts", self._file.path)
+            log.info("%s: only the history counts", saved.why)
             return state
         now = time.monotonic()
         confirmed_at = state.snapshot.confirmed_at

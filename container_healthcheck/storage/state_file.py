@@ -23,6 +23,7 @@ from container_healthcheck.model import message as messages
 from container_healthcheck.model.host_state import HostState, state_of
 from container_healthcheck.model.message import MalformedMessageError
 from container_healthcheck.model.names import NamePattern
+from container_healthcheck.storage import old_history
 
 VERSION = 2
 LARGEST = 64 << 20
@@ -66,12 +67,13 @@ def this_boot() -> Boot:
 class Saved:
     """What the file holds.
 
-    `saved_at` is when it was written, in seconds on CLOCK_MONOTONIC, or None where the machine has
-    been booted since: then only the history counts.
+    `saved_at` is when it was written, in seconds on CLOCK_MONOTONIC, or None where only the history
+    counts: `why` says why.
     """
 
     state: HostState
     saved_at: float | None
+    why: str = ""
 
 
 class StateFile:
@@ -79,6 +81,7 @@ class StateFile:
 
     def __init__(self, folder: Path, address: str) -> None:
         self.path = folder / f"state-{address}.jsonl"
+        self._old_paths = old_history.paths(folder, address)
 
     def load(self, pattern: NamePattern) -> Saved | None:
         """What was saved last, or None where nothing was. Raises StateFileError."""
@@ -86,7 +89,7 @@ class StateFile:
             with self.path.open("rb") as file:
                 text = file.read(LARGEST)
         except FileNotFoundError:
-            return None
+            return self._of_2_1(pattern)
         except OSError as error:
             raise StateFileError(f"{self.path} cannot be read: {error.strerror}") from error
         try:
@@ -95,6 +98,16 @@ class StateFile:
             raise StateFileError(f"{self.path} cannot be used: {error}") from error
         except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise StateFileError(f"{self.path} cannot be used: {error!r}"[:300]) from error
+
+    def _of_2_1(self, pattern: NamePattern) -> Saved | None:
+        path = self._old_paths[0]
+        try:
+            history = old_history.load(path)
+        except (OSError, ValueError) as error:
+            raise StateFileError(f"{path} cannot be used: {error!r}"[:300]) from error
+        if history is None:
+            return None
+        return Saved(HostState(pattern, history=history), None, f"{path} is of version 2.1")
 
     def _parsed(self, text: bytes, pattern: NamePattern) -> Saved:
         head, *lines = [json.loads(line) for line in text.splitlines()]
@@ -105,7 +118,8 @@ class StateFile:
         state = state_of((messages.from_json(line) for line in lines), pattern)
         state = replace(state, history=state.history.before_start())
         if not Boot(str(head["boot"]), float(head["booted_at"])).is_same(this_boot()):
-            return Saved(HostState(pattern, history=state.history), None)
+            why = f"{self.path} is from before a reboot"
+            return Saved(HostState(pattern, history=state.history), None, why)
         saved_at = float(head["saved_at"])
         # Also for what is not a number.
         if not saved_at <= time.monotonic():
@@ -136,7 +150,12 @@ class StateFile:
             raise StateFileError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def remove_strays(self) -> None:
-        """Removes what processes that were killed while they saved have left. Raises OSError."""
+        """Removes what processes that were killed while they saved have left, and 2.1.0's files.
+
+        Raises OSError.
+        """
+        for old in self._old_paths:
+            old.unlink(missing_ok=True)
         # An IPv6 address has brackets.
         for stray in self.path.parent.glob(f"{glob.escape(self.path.stem)}.*.new"):
             stray.unlink(missing_ok=True)

@@ -66,6 +66,44 @@ def test_what_was_saved_last_is_loaded(file: StateFile) -> None:
     assert [each.name for each in file.path.parent.iterdir()] == [f"state-{ADDRESS}.jsonl"]
 
 
+OF_2_1 = {
+    "version": 1,
+    "boot": "another",
+    "booted_at": 1.0,
+    "known": {
+        "known": {"app1": [14, 2.5], "app2": [0, None]},
+        "changes": [["changed", 2.5, "app1", 0, 14, "502"]],
+        "counts": {"app1": 1},
+        "has_begun": True,
+    },
+}
+
+
+def test_the_history_of_2_1_0_is_taken_over_once(file: StateFile, tmp_path: Path) -> None:
+    for kind in ("history", "serving"):
+        (tmp_path / f"{kind}-{ADDRESS}.json").write_text(json.dumps(OF_2_1))
+
+    saved = file.load(PATTERN)
+    file.remove_strays()
+
+    assert saved is not None and saved.saved_at is None
+    assert saved.state == HostState(PATTERN, history=saved.state.history)
+    assert saved.state.history.changes == (Change(2.5, "app1", 0, 14, "502"),)
+    assert saved.state.history.since("app1", 14) == 2.5
+    assert saved.state.history.counts == {"app1": 1}
+    assert not saved.state.history.has_begun
+    assert not list(tmp_path.iterdir())
+    assert file.load(PATTERN) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"known": 1}', '{"known": {"changes": [1]}}'])
+def test_a_damaged_history_of_2_1_0_is_refused(file: StateFile, tmp_path: Path, text: str) -> None:
+    (tmp_path / f"history-{ADDRESS}.json").write_text(text)
+
+    with pytest.raises(StateFileError, match="history-127"):
+        file.load(PATTERN)
+
+
 def test_after_a_reboot_only_the_history_counts(file: StateFile) -> None:
     file.save(STATE)
     change_head(file, boot="another", saved_at=time.monotonic() + 1e6)
