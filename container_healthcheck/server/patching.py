@@ -1,7 +1,7 @@
 """Replaces what blocks a thread in the standard library with gevent's, before anything uses it.
 
 Gunicorn's master, which imports the application for all workers, gets only what other modules take
-out of the standard library when they are imported; it itself goes on with clocks, queues and
+out of the standard library when they are imported; the master itself keeps clocks, queues and
 signals that work without gevent. Each worker replaces the rest after the fork.
 """
 

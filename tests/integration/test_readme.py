@@ -40,7 +40,7 @@ PORT = "4246"
 def service() -> Iterator[RunningService]:
     """A service on a host as the examples show it."""
     require_engine()
-    with PrivateEngine() as engine, RunningService(engine.url) as service:
+    with PrivateEngine() as engine, RunningService(engine.url, workers=2) as service:
         # The service is there first: so it knows since when they are what they are.
         engine.run("bk_iam-1709878117")
         engine.run("bk_monitorv3-1709878117", command="sh -c 'exit 1'")
