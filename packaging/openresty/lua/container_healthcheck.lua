@@ -1,8 +1,8 @@
 -- container-healthcheck 2.1.0: sends each user request to an APPO server on which the app serves.
 --
--- One worker watches each APPO server, in a timer; what it hears lies in a shared dictionary; a user
--- request only reads that. Nothing here may ever stop a request: whatever goes wrong, nginx routes
--- the request as it would without this module.
+-- One worker watches each APPO server, in a timer, and keeps what it answers in a shared dictionary; a
+-- user request only reads that. Nothing here may ever stop a request: whatever goes wrong, nginx
+-- routes the request as it would without this module.
 --
 -- Runs on lua-nginx-module 0.10.15 and later, with nothing but what OpenResty bundles. Times are in
 -- seconds.
@@ -220,8 +220,8 @@ local function balance_own(var)
     send_to(server)
 end
 
--- Where nothing is known of any server, or the app is down on all of them, nginx takes its own turn. Of
--- that it does not tell what failed: it is noticed when the request has ended.
+-- Where nothing is known of any server, or the app is down on all of them, nginx takes its own turn. What
+-- fails then is noticed when the request has ended.
 local function balance_app(var, name, is_observed)
     local list = list_of_upstream(var, name)
     if not list then
@@ -292,7 +292,7 @@ local function items(text)
     return found
 end
 
--- The list that the request's server was chosen from; after an `error_page` only `$app` can tell.
+-- The list that the request's server was chosen from; after an `error_page` only `$app` says it.
 local function list_of_request(var, address)
     local name = var.container_healthcheck_app or ""
     local list = name ~= "" and name ~= own_upstream and list_of_upstream(var, name)
