@@ -30,7 +30,6 @@ local function load_parts()
         check_version("container_healthcheck/" .. name .. ".lua", type(part) == "table" and part.version)
         parts[name] = part
     end
-    parts.base = require("resty.core.base")
     return parts, require("ngx.balancer")
 end
 
@@ -63,7 +62,9 @@ end
 local choice, log, store, watch = parts.choice, parts.log, parts.store, parts.watch
 local first, renew, list_of, is_there = choice.first, choice.renew, choice.list_of, store.is_there
 local set_current_peer, set_more_tries = balancer.set_current_peer, balancer.set_more_tries
-local get_last_failure, get_request = balancer.get_last_failure, parts.base.get_request
+local get_last_failure = balancer.get_last_failure
+local has_base, base = pcall(require, "resty.core.base")
+local get_request = has_base and base.get_request or function() return nil end
 local ensure, find = watch.ensure, string.find
 
 local cleaned_at
@@ -203,7 +204,8 @@ end
 
 -- Sends the request on from our own upstream.
 local function balance_own(var)
-    local list = get_request() == handed_request and handed_list or list_of_location(var)
+    local request = get_request()
+    local list = request and request == handed_request and handed_list or list_of_location(var)
     if not list then
         return
     end
