@@ -96,6 +96,35 @@ def test_a_server_that_is_silent_is_still_listed(three: list[MadeUp]) -> None:
         assert silent.name in gateway.status()
 
 
+def test_a_backup_in_the_apps_own_upstream(
+    three: list[MadeUp], verdicts: list[Verdicts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets requests while the app is down on the other server; in nginx's own turn, none."""
+    monkeypatch.setattr(Gateway, "way", "upstream")
+    first, backup, _ = three
+    peers = (
+        f'{{ addr = "{first.name}", name = "x", weight = 1 }},'
+        f'{{ addr = "{backup.name}", name = "x", weight = 1, backup = true }}'
+    )
+
+    def edit(text: str) -> str:
+        stock = f"server {backup.name} max_fails=1 fail_timeout=30s;"
+        assert stock in text
+        return from_upstream(text.replace(stock, f"server {backup.name} backup;"))
+
+    include = stand_in({APP: peers})
+    with Gateway([first.name, backup.name], include=include, edit=edit) as gateway:
+        for server in (first, backup):
+            gateway.await_state(server.name, APP, "up")
+        assert set(ask_often(gateway, 20)) == {first.address}
+        verdicts[0].change({APP: 13})
+        gateway.await_state(first.name, APP, "down")
+        assert set(ask_often(gateway, 20)) == {backup.address}
+        verdicts[1].change({APP: 13})
+        gateway.await_state(backup.name, APP, "down")
+        assert set(ask_often(gateway, 20)) == {first.address}
+
+
 def test_failures_of_other_locations_say_nothing(three: list[MadeUp]) -> None:
     """No phase of ours runs there, so nginx has no variable of ours to warn about."""
     other = """

@@ -1,8 +1,8 @@
 -- container-healthcheck 2.1.0: sends each user request to an APPO server on which the app serves.
 --
--- One worker watches each APPO server, in a timer; what it hears lies in a shared dictionary; a user
--- request only reads that. Nothing here may ever stop a request: whatever goes wrong, nginx routes
--- the request as it would without this module.
+-- One worker watches each APPO server, in a timer, and keeps what it answers in a shared dictionary; a
+-- user request only reads that. Nothing here may ever stop a request: whatever goes wrong, nginx
+-- routes the request as it would without this module.
 --
 -- Runs on lua-nginx-module 0.10.15 and later, with nothing but what OpenResty bundles. Times are in
 -- seconds.
@@ -30,7 +30,6 @@ local function load_parts()
         check_version("container_healthcheck/" .. name .. ".lua", type(part) == "table" and part.version)
         parts[name] = part
     end
-    parts.base = require("resty.core.base")
     return parts, require("ngx.balancer")
 end
 
@@ -63,7 +62,9 @@ end
 local choice, log, store, watch = parts.choice, parts.log, parts.store, parts.watch
 local first, renew, list_of, is_there = choice.first, choice.renew, choice.list_of, store.is_there
 local set_current_peer, set_more_tries = balancer.set_current_peer, balancer.set_more_tries
-local get_last_failure, get_request = balancer.get_last_failure, parts.base.get_request
+local get_last_failure = balancer.get_last_failure
+local has_base, base = pcall(require, "resty.core.base")
+local get_request = has_base and base.get_request or function() return nil end
 local ensure, find = watch.ensure, string.find
 
 local cleaned_at
@@ -203,7 +204,8 @@ end
 
 -- Sends the request on from our own upstream.
 local function balance_own(var)
-    local list = get_request() == handed_request and handed_list or list_of_location(var)
+    local request = get_request()
+    local list = request and request == handed_request and handed_list or list_of_location(var)
     if not list then
         return
     end
@@ -220,8 +222,8 @@ local function balance_own(var)
     send_to(server)
 end
 
--- Where nothing is known of any server, or the app is down on all of them, nginx takes its own turn. Of
--- that it does not tell what failed: it is noticed when the request has ended.
+-- Where nothing is known of any server, or the app is down on all of them, nginx takes its own turn. What
+-- fails then is noticed when the request has ended.
 local function balance_app(var, name, is_observed)
     local list = list_of_upstream(var, name)
     if not list then
@@ -292,7 +294,7 @@ local function items(text)
     return found
 end
 
--- The list that the request's server was chosen from; after an `error_page` only `$app` can tell.
+-- The list that the request's server was chosen from; after an `error_page` only `$app` says it.
 local function list_of_request(var, address)
     local name = var.container_healthcheck_app or ""
     local list = name ~= "" and name ~= own_upstream and list_of_upstream(var, name)

@@ -28,6 +28,8 @@ local RENEW = 0.5 -- seconds
 local MAX_TURNS = 4096
 local MAX_LISTS = 2500 -- per worker: more than a server may have apps
 local STEPS = 10 -- of a slow start
+local PATIENCE = 30 -- times that the counts of a name that is no app are looked at
+local AT_ONCE = 50 -- apps between which other requests have their turn
 
 local UP, UNKNOWN, DOWN = "up", "unknown", "down"
 
@@ -111,19 +113,16 @@ function _M.roles(app)
     return roles
 end
 
--- By `$appo_servers`, "" when it is not set, and by app; all that may have counts; all addresses.
+-- By `$appo_servers`, "" when it is not set, and by app; those in use, those that leave; all addresses.
 local lists, listed = {}, 0
-local counting, addresses = {}, {}
+local counting, leaving, addresses = {}, {}, {}
 
 local function keep_list(given, app, servers, configured)
     if #servers == 0 then
         return nil
     end
     if listed >= MAX_LISTS then
-        lists, listed = {}, 0
-        for _, list in ipairs(counting) do
-            list.is_dropped = true
-        end
+        lists, listed, counting, leaving = {}, 0, {}, counting
     end
     local list = {
         app = app, servers = servers, configured = configured, made_at = 0, waited = 0,
@@ -161,11 +160,14 @@ function _M.knows(address)
     return addresses[address] == true
 end
 
--- The servers of all upstreams that may be those of apps, for a gateway that has just started.
+-- The servers of all upstreams that may be those of apps. Runs in a timer.
 function _M.configured()
     local found, seen = {}, {}
     local ok, names = pcall(has_upstreams and upstreams.get_upstreams or error)
-    for _, name in ipairs(ok and names or {}) do
+    for index, name in ipairs(ok and names or {}) do
+        if index % AT_ONCE == 0 then
+            ngx.sleep(0)
+        end
         for _, server in ipairs(name:find("^[a-z0-9][a-z0-9_-]*$") and upstream_servers(name) or {}) do
             if not seen[server.address] then
                 seen[server.address] = true
@@ -432,32 +434,35 @@ function _M.note_observed(list, address, has_failed)
     end
 end
 
--- Adds what this worker has counted to what all workers know. Made-up names must not fill the memory;
--- but no server may have said yet what it lists.
+local function add_counts(list)
+    local counts, has_any = list.counts, false
+    for _, number in pairs(counts) do
+        has_any = has_any or number > 0
+    end
+    if not has_any then
+        return
+    elseif store.counted_at(list.app) or _M.is_app(list) then
+        return store.add_counts(list.app, counts)
+    end
+    -- A made-up name, unless no server has said yet what it lists.
+    list.waited = list.waited + 1
+    for kind in pairs(list.waited > PATIENCE and counts or {}) do
+        counts[kind], list.waited = 0, 0
+    end
+end
+
+-- Adds what this worker has counted to what all workers know. Runs in a timer.
 function _M.add_counts()
-    local still = {}
-    for _, list in ipairs(counting) do
-        local counts, has_any = list.counts, false
-        for _, number in pairs(counts) do
-            has_any = has_any or number > 0
-        end
-        if has_any and (store.counted_at(list.app) or _M.is_app(list)) then
-            store.add_counts(list.app, counts)
-            list.waited = 0
-        elseif has_any then
-            list.waited = list.waited + 1
-        end
-        if list.waited > 30 then
-            for kind in pairs(counts) do
-                counts[kind] = 0
+    local went = leaving
+    leaving = {}
+    for _, each in ipairs({ went, counting }) do
+        for index, list in ipairs(each) do
+            add_counts(list)
+            if index % AT_ONCE == 0 then
+                ngx.sleep(0)
             end
-            list.waited = 0
-        end
-        if not list.is_dropped then
-            still[#still + 1] = list
         end
     end
-    counting = still
 end
 
 return _M

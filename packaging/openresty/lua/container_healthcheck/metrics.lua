@@ -30,9 +30,9 @@ end
 local function add_servers(writer, servers)
     local known, heard = PREFIX .. "server_known", PREFIX .. "server_heard_seconds"
     begin(writer, "gauge", known,
-        "1 when the service of the server is heard, also when Docker is away there, else 0")
+        "1 when the service of the server answers, also when Docker is away there, else 0")
     for _, server in ipairs(servers) do
-        -- Nothing is to be heard of servers that are no APPO servers.
+        -- Servers that are no APPO servers have no service to answer.
         if not server.is_foreign then
             local is_known = server.state ~= choice.unknown
             writer:add(known .. "{" .. label("server", server.address) .. "} " .. truth(is_known))

@@ -178,7 +178,7 @@ local function apps_after(address, memory, codes, is_back)
     return apps, differ
 end
 
-local function hear_codes(address, memory, codes, cut)
+local function receive_codes(address, memory, codes, cut)
     local before = memory.record
     local was = before.state
     local is_back = was ~= "known" and store.answered(address) ~= nil
@@ -198,7 +198,7 @@ local function hear_codes(address, memory, codes, cut)
     return differ
 end
 
-local function hear_fault(address, memory, code, text)
+local function receive_fault(address, memory, code, text)
     local before = memory.record
     local is_new = before.state ~= "fault" or before.code ~= code
     store.keep_valid(address, true)
@@ -211,11 +211,11 @@ local function hear_fault(address, memory, code, text)
     return is_new
 end
 
-local function hear_error(address, memory, text, is_foreign)
+local function receive_error(address, memory, text, is_foreign)
     local before = memory.record
-    local was_heard = store.answered(address) ~= nil
+    local has_answered = store.answered(address) ~= nil
     -- What was an APPO server is one, whatever answers there for now.
-    local state = is_foreign and not was_heard and "foreign" or "silent"
+    local state = is_foreign and not has_answered and "foreign" or "silent"
     text = log.printable(text)
     store.drop_valid(address)
     if before.state ~= state or before.error ~= text then
@@ -232,8 +232,8 @@ local function hear_error(address, memory, text, is_foreign)
     end
 end
 
--- Takes an answer in, or why there is none. Returns whether it was news; nil when nothing is known.
-local function hear(address, memory, answer, err)
+-- Takes an answer, or why there is none. Returns whether a verdict has changed; nil when nothing is known.
+local function receive(address, memory, answer, err)
     if answer and answer.status == 304 and memory.etag then
         store.keep_valid(address, true)
         say_risen(address, memory)
@@ -242,15 +242,15 @@ local function hear(address, memory, answer, err)
     local said = answer and understand(answer) or { error = err }
     memory.etag = nil
     if said.codes then
-        -- What is said once a fault is over is wanted at once, though it is what was said before.
+        -- No ETag after a fault: the verdicts are wanted at once when it is over, changed or not.
         memory.etag = answer.etag and #answer.etag <= MAX_ETAG and answer.etag or nil
-        local is_news = hear_codes(address, memory, said.codes, said.cut)
+        local has_changed = receive_codes(address, memory, said.codes, said.cut)
         say_risen(address, memory)
-        return is_news
+        return has_changed
     elseif said.fault then
-        return hear_fault(address, memory, said.fault, said.error)
+        return receive_fault(address, memory, said.fault, said.error)
     end
-    return hear_error(address, memory, said.error, said.foreign)
+    return receive_error(address, memory, said.error, said.foreign)
 end
 
 
@@ -264,17 +264,17 @@ local function memory_of(address)
     return { record = record, rising = {}, vanished = {}, failures = 0 }
 end
 
--- The pause before the next question: news may come thick and fast, but not in a circle; a service
--- that does not wait is asked every two seconds, and so is one that fails.
-local function pause_after(address, memory, is_news, elapsed)
-    if is_news == nil then
+-- The pause before the next question: changes may follow each other closely, but not without end; a
+-- service that does not wait is asked every two seconds, and so is one that fails.
+local function pause_after(address, memory, has_changed, elapsed)
+    if has_changed == nil then
         memory.failures = min(memory.failures + 1, 10)
         local longest = memory.record.state == "foreign" and FOREIGN_PAUSE
             or store.answered(address) and LONGEST_PAUSE or UNKNOWN_PAUSE
         return memory.record.state == "foreign" and longest or min(0.25 * 2 ^ memory.failures, longest)
     end
     memory.failures = 0
-    if is_news then
+    if has_changed then
         memory.rush = min((memory.rush or SHORTEST_PAUSE / 2) * 2, LONGEST_RUSH)
         return memory.rush
     end
@@ -291,9 +291,9 @@ local function ask(address, memory)
         -- This worker was frozen: another one knows better by now.
         return 0
     end
-    local is_news = hear(address, memory, answer, err)
+    local has_changed = receive(address, memory, answer, err)
     ngx.update_time()
-    return pause_after(address, memory, is_news, now() - began)
+    return pause_after(address, memory, has_changed, now() - began)
 end
 
 -- Whether the thread of that loop goes on with the server, and keeps the lease for it.
