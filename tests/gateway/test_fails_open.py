@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, Gateway
 from sandbox.running_service import ask
-from sandbox.waiting import wait_for
+from sandbox.waiting import wait_until
 from tests.gateway.asking import APP, ask_often
 from tests.gateway.made_up import MadeUp
 
@@ -25,7 +25,10 @@ def _upstream(servers: list[MadeUp], way: str) -> str:
 
 
 def _nothing(lua: Path) -> None:
-    shutil.rmtree(lua)
+    """Removes our files: with some builds, libraries that nginx itself needs lie beside them."""
+    shutil.rmtree(lua / "container_healthcheck")
+    for name in (CORE, "apps_balancer.lua", "appo_balancer.lua"):
+        (lua / name).unlink()
 
 
 def _half(lua: Path) -> None:
@@ -128,7 +131,9 @@ def test_an_error_in_the_lua_itself(three: list[MadeUp], way: str, function: str
         assert len(about) == 1 and "internal error" in about[0]
 
 
-def test_stock_failures_stay_stock_failures(three: list[MadeUp], way: str) -> None:
+def test_stock_failures_stay_stock_failures(
+    three: list[MadeUp], way: str, request: pytest.FixtureRequest
+) -> None:
     """One of two servers is gone, and the Lua as well: as with the stock location, no GET fails."""
     servers = three[:2]
     gateway = Gateway([each.name for each in servers], include=_upstream(servers, way))
@@ -139,4 +144,7 @@ def test_stock_failures_stay_stock_failures(three: list[MadeUp], way: str) -> No
         stock = {ask(STOCK_PORT, f"/o/{APP}/").body.decode() for _ in range(20)}
         assert stock == {servers[1].address}
         servers[1].status = 502
-        wait_for(lambda: set(ask_often(gateway, 4)) == {"502"}, "the stock failure")
+        # When no server is left to try, lua-nginx-module 0.10.28 itself answers 500.
+        is_newest = request.config.getoption("nginx_of") == "trixie" and way == "upstream"
+        failure = {"500" if is_newest else "502"}
+        wait_until(lambda: set(ask_often(gateway, 4)), failure.__eq__, "the stock failure")
