@@ -147,7 +147,7 @@ class Monitor:
     # --- leading
 
     def _lead(self, term: Term) -> None:
-        if self._shared.reloads or term.number > 1:
+        if term.number > 1:
             log.info("this worker is the leader now")
         state = self.board.state if self._position else self._saved_state()
         state = replace(state, position=first_position(term.number))
