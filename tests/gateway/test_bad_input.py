@@ -448,6 +448,7 @@ def test_a_clock_that_is_set(
         assert not any("internal error" in line for line in gateway.changes())
 
 
+@pytest.mark.slow
 def test_ten_reloads(three: list[MadeUp]) -> None:
     """Nothing fails, nothing grows, and each server is still asked by one worker."""
     with Gateway([each.name for each in three], include=KEYS) as gateway:

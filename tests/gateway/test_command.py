@@ -338,6 +338,7 @@ def run_until(site: BlueKing, command: str, step: int, signal: str = "KILL") -> 
     return done.code, int(site.read("/steps/count"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["apply", "rollback"])
 def test_killed_before_each_step(site: BlueKing, command: str) -> None:
     """Nothing that nginx would reject is left at any time, and the next run finishes the work."""

@@ -16,14 +16,12 @@ from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, AppoServer, Client, Gatewa
 from sandbox.running_service import ask
 from sandbox.waiting import wait_for
 
-pytestmark = pytest.mark.slow
-
 AT_ONCE = 0.2
 """The longest time in which POSTs may fail after a container died, in seconds."""
 NEVER_LATER = 5.0
 """The same for a machine that is busy with other things: what is asserted of every attempt."""
 ATTEMPTS = 4
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("way")]
 
 
 def user(app: str) -> str:

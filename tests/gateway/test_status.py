@@ -349,7 +349,9 @@ def test_all_servers_are_down(
 def test_the_documents_name_every_metric_and_its_labels(gateway: Gateway, language: str) -> None:
     wait_for(lambda: counted(gateway, APP) > 0, "the requests to be counted")
     rows = re.findall(
-        r"^\| `(\w+_\w+?)(?:\{(.*)\})?` \|", chapter(language, "gateway.md").read_text(), re.MULTILINE
+        r"^\| `(\w+_\w+?)(?:\{(.*)\})?` \|",
+        chapter(language, "gateway.md").read_text(),
+        re.MULTILINE,
     )
     described = {(name, frozenset(filter(None, labels.split(",")))) for name, labels in rows}
     shown = {(name, frozenset(dict(labels))) for name, labels in metrics(gateway, "&series=all")}

@@ -157,6 +157,7 @@ def _all_connections(gateway: Gateway, servers: list[MadeUp]) -> list[socket.soc
     return used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_connection_is_left(
     three: list[MadeUp],
@@ -184,6 +185,7 @@ def test_no_connection_is_left(
         assert set(ask_often(gateway)) == {servers[1].address}
 
 
+@pytest.mark.slow
 def test_few_timers_may_run(three: list[MadeUp], verdicts: list[Verdicts]) -> None:
     """However many servers there are, watching takes one; two while a loop hands over."""
 
@@ -221,6 +223,7 @@ def test_servers_are_watched_before_the_first_request(three: list[MadeUp]) -> No
         assert set(gateway.status()) == {first.name, second.name}
 
 
+@pytest.mark.slow
 def test_the_first_timer_is_lost(three: list[MadeUp]) -> None:
     """The site's own Lua has the only one that may run. They are watched without any request."""
 
@@ -242,6 +245,7 @@ def test_the_first_timer_is_lost(three: list[MadeUp]) -> None:
         assert first.asked == second.asked == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_only_worker_ends(
     three: list[MadeUp], number: signal.Signals, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,6 @@ import pytest
 from container_healthcheck import __version__
 from container_healthcheck.cli.main import main
 from sandbox.private_engine import PrivateEngine
-from sandbox.proxy import EngineProxy
 from sandbox.running_service import PREFIX, SOURCE, RunningService, ask, ask_on
 from sandbox.waiting import free_port, wait_for, wait_until
 
@@ -331,20 +330,16 @@ def test_log_files_survive_rotation(
 
 
 def test_a_change_is_logged_once_however_many_workers(
-    proxy: EngineProxy, run: Run, app_code: str
+    engine: PrivateEngine, run: Run, app_code: str
 ) -> None:
-    with RunningService(proxy.url, workers=4) as service:
-        wait_for(
-            lambda: sum("/containers/json" in line for line in proxy.requests) >= 4,
-            "each worker's first list",
-        )
+    with RunningService(engine.url, workers=4) as service:
         container = run(f"{app_code}-1")
-        becomes(service, app_code, 0)
+        service.settle(app_code, 0)
         for worker in service.workers()[:2]:
             os.kill(worker, signal.SIGKILL)
         container.kill()
         becomes(service, app_code, 13)
-        wait_for(lambda: f"{app_code}: 0 -> 13: " in service.log_text(), "the journal")
+        wait_for(lambda: f"{app_code}: 0 -> 13: " in service.log_text(), "the change log")
         wait_for(lambda: len(service.workers()) == 4, "new workers")
 
     assert service_log_count(service, f"{app_code}: 0 -> 13: ") == 1

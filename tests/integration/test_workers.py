@@ -197,7 +197,9 @@ def kill_worker(service: RunningService, worker: int) -> None:
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_while_docker_hangs_the_service_may_be_restarted(
     proxy: EngineProxy, run: Run, app_code: str, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -206,8 +208,8 @@ def test_while_docker_hangs_the_service_may_be_restarted(
         "bind": f"127.0.0.1:{free_port()}",
         "state_dir": tmp_path,
         "docker_timeout": 0.5,
-        "resync_interval": 20,
-        "stale_after": 40,
+        "resync_interval": 5,
+        "stale_after": 30,
     }
     with RunningService(proxy.url, **settings) as service:
         service.settle(app_code, 0)
