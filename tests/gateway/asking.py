@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sandbox.gateway import Gateway
-from sandbox.waiting import wait_for
+from sandbox.waiting import wait_for, wait_until
 from tests.gateway.made_up import MadeUp
 
 APP = "bk_iam"
@@ -58,3 +58,15 @@ def stand_in(upstreams: Mapping[str, str]) -> str:
 def from_upstream(text: str) -> str:
     """A configuration without `$appo_servers`."""
     return re.sub(r"set \$appo_servers .*", "", text)
+
+
+def lines_about(gateway: Gateway, text: str, least: int = 1) -> list[str]:
+    """The lines of the log with this text, once there are so many.
+
+    A worker that says something for all of them may do so after another one has answered.
+    """
+    return wait_until(
+        lambda: [line for line in gateway.changes() if text in line],
+        lambda lines: len(lines) >= least,
+        f"{least} lines about {text!r}",
+    )

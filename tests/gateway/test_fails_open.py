@@ -11,7 +11,7 @@ import pytest
 from sandbox.gateway import GATEWAY_PORT, STOCK_PORT, Gateway
 from sandbox.running_service import ask
 from sandbox.waiting import wait_until
-from tests.gateway.asking import APP, ask_often
+from tests.gateway.asking import APP, ask_often, lines_about
 from tests.gateway.made_up import MadeUp
 
 pytestmark = pytest.mark.usefixtures("way")
@@ -127,7 +127,7 @@ def test_an_error_in_the_lua_itself(three: list[MadeUp], way: str, function: str
     names, include = [each.name for each in servers], _upstream(servers, way)
     with Gateway(names, include=include, edit_lua=fails) as gateway:
         assert set(ask_often(gateway, 20)) == {each.address for each in servers}
-        about = [line for line in gateway.changes() if "it is broken" in line]
+        about = lines_about(gateway, "it is broken")
         assert len(about) == 1 and "internal error" in about[0]
 
 

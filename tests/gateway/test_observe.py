@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sandbox.gateway import Gateway
 from sandbox.waiting import wait_until
-from tests.gateway.asking import APP, ask_often, await_up
+from tests.gateway.asking import APP, ask_often, await_up, lines_about
 from tests.gateway.made_up import MadeUp, Verdicts
 
 METRIC = "container_healthcheck_gateway_"
@@ -73,7 +73,7 @@ def test_it_routes_as_before(
         "elsewhere": found["observed_elsewhere_total"],
         "avoidable": found["observed_avoidable_total"],
     }
-    about = [line for line in gateway.changes() if "only observed" in line]
+    about = lines_about(gateway, "only observed")
     assert len(about) == 1 and first.name in about[0] and second.name in about[0], about
 
 

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sandbox.gateway import Gateway
 from sandbox.running_service import Answer, ask
 from sandbox.waiting import wait_for, wait_until
-from tests.gateway.asking import APP, ask_often, await_up, from_upstream, stand_in
+from tests.gateway.asking import APP, ask_often, await_up, from_upstream, lines_about, stand_in
 from tests.gateway.made_up import MadeUp, Verdicts
 from tests.readme import LANGUAGES, chapter
 
@@ -337,7 +337,7 @@ def test_all_servers_are_down(
             gateway.await_state(server.name, APP, "down")
         assert set(ask_often(gateway, 12)) == {each.address for each in three}
         assert value(metrics(gateway), f"{METRIC}app_down_everywhere", app_code=APP) == 1
-        about = [line for line in gateway.changes() if "down on all of its servers" in line]
+        about = lines_about(gateway, "down on all of its servers", times)
         assert len(about) == times and about[-1].startswith(APP), about
         verdicts[0].change({APP: 0})
         gateway.await_state(three[0].name, APP, "up")

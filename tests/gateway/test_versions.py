@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.gateway import PACKAGING, WORKERS, Gateway
-from sandbox.waiting import wait_until
+from tests.gateway.asking import lines_about
 from tests.gateway.made_up import MadeUp, Verdicts
 
 LUA = PACKAGING / "openresty" / "lua"
@@ -65,12 +65,7 @@ def test_a_file_that_does_not_fit(good: MadeUp, name: Path, is_there: bool) -> N
     with gateway:
         for _ in range(10):
             assert gateway.get("/o/bk_iam/").body == GOOD.encode()
-        # The worker that says it for all may still be about to.
-        lines = wait_until(
-            lambda: [line for line in gateway.changes() if "stock routing" in line],
-            bool,
-            "a line about it",
-        )
+        lines = lines_about(gateway, "stock routing")
         # Without the entry itself, each worker says so.
         assert 1 <= len(lines) <= (1 if name.name != "container_healthcheck.lua" else WORKERS)
         assert name.stem in lines[0]
