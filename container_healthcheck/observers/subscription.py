@@ -17,21 +17,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from container_healthcheck.model.container import Container
-from container_healthcheck.model.expectation import Expectation
 from container_healthcheck.model.snapshot import Snapshot
 from container_healthcheck.model.verdict import Fault
 from container_healthcheck.observers.engine import EngineError, Event
+from container_healthcheck.observers.pending import PendingContainers
 from container_healthcheck.observers.retry import Retry
 
 log = logging.getLogger(__name__)
 
-# How soon a container is listed again when the list is behind its events, and for how long, in
-# seconds. The time between two lists doubles.
-FIRST_RELIST, LONGEST_RELIST, LAST_RELIST = 0.05, 0.8, 15.0
 # How long an event may come after the full list that already shows its change, in seconds.
 LATE_EVENT = 1.0
 LONGEST_SLEEP = 1.0
@@ -80,21 +77,6 @@ class Observation:
 Publish = Callable[[Observation], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A container of which the list does not say yet what its events said.
-
-    The last event came at `noted_at`; it is to be listed at `due_at`, `pause` seconds after the
-    last time, and until `give_up`.
-    """
-
-    expectation: Expectation
-    noted_at: float
-    due_at: float
-    pause: float
-    give_up: float
-
-
 class Subscription:
     """Follows one stream of events to its end.
 
@@ -131,7 +113,7 @@ class Subscription:
         self._is_catching_up = True
         self._events: queue.Queue[Event | None] = queue.Queue()
         self._has_ended = False
-        self._pending: dict[str, _Pending] = {}
+        self._pending = PendingContainers()
         self._unannounced: dict[str, float] = {}
         self._started: set[str] = set()
         self._noted_to = 0
@@ -205,36 +187,21 @@ class Subscription:
                 return
             now = self._clock()
             for event in fresh:
-                self._expect(event, now)
+                self._pending.note(event, now)
+                self._unannounced.pop(event.container_id, None)
                 self._noted_to = event.time or self._noted_to
             self._started.update(each.container_id for each in fresh if each.action == "start")
             # "health_status: unhealthy" and the like say more than the action.
             counts = Counter(each.action.partition(":")[0] for each in fresh)
             ids = {each.container_id for each in fresh if self._is_news(each)}
-            self._publish(Observation(containers=self._bad_news(ids), events=counts))
+            bad_news = self._pending.bad_news(ids, self._snapshot().containers)
+            self._publish(Observation(containers=bad_news, events=counts))
         self._is_due.set()
 
     def _is_news(self, event: Event) -> bool:
         """False for an event from before this subscription, until the first list is there."""
         self._is_catching_up &= 0 < event.time <= self._subscribed_at
         return not self._is_catching_up
-
-    def _expect(self, event: Event, now: float) -> None:
-        each = event.container_id
-        known = self._pending.get(each)
-        expectation = known.expectation if known else Expectation()
-        expectation = expectation.after(event.action, event.attributes)
-        self._pending[each] = _Pending(expectation, now, now, FIRST_RELIST, now + LAST_RELIST)
-        self._unannounced.pop(each, None)
-
-    def _bad_news(self, ids: Iterable[str]) -> dict[str, Container | None]:
-        containers = self._snapshot().containers
-        known = {each: containers[each] for each in ids if each in containers}
-        expected = {
-            each: self._pending[each].expectation.applied_to(container)
-            for each, container in known.items()
-        }
-        return {each: new for each, new in expected.items() if new != known[each]}
 
     def list_due(self) -> float:
         """Lists what is due: all containers, or those whose events the list has not shown yet.
@@ -251,8 +218,7 @@ class Subscription:
             return self._failed(error.fault)
         self._retry.succeeded()
         with self._lock:
-            next_due = min([self._resync_at, *(its.due_at for its in self._pending.values())])
-        return max(next_due - self._clock(), 0)
+            return max(self._pending.next_due(self._resync_at) - self._clock(), 0)
 
     def _failed(self, fault: Fault) -> float:
         log.debug("engine: %s", fault.text)
@@ -271,27 +237,28 @@ class Subscription:
         listed = self._lister.containers()
         with self._lock:
             old = self._snapshot()
-            corrected = self._corrected(listed)
+            corrected = self._pending.corrected(listed)
             changes = old.differences(corrected)
             self._show(Observation(changes, started, asked_at, handled_to=handled_to))
             self._is_catching_up = False
             self._resync_at = self._clock() + self._resync_interval
             if old.confirmed_at is not None:
-                for each in _changed(old.containers.values(), corrected) - self._pending.keys():
+                for each in _changed(old.containers.values(), corrected) - self._pending.ids:
                     self._unannounced.setdefault(each, asked_at + LATE_EVENT)
 
     def _list_some(self) -> None:
         with self._lock:
             asked_at, handled_to = self._clock(), self._noted_to
-            ids = sorted(each for each, its in self._pending.items() if its.due_at <= asked_at)
+            ids = self._pending.due(asked_at)
             started = frozenset(self._started.intersection(ids))
         if not ids:
             return
         listed = self._lister.containers(ids=ids)
         with self._lock:
-            self._settle(ids, listed, asked_at)
+            self._pending.settle(ids, listed, asked_at, self._clock())
+            corrected = self._pending.corrected(listed)
             gone: dict[str, Container | None] = dict.fromkeys(ids)
-            changes = {**gone, **{each.id: each for each in self._corrected(listed)}}
+            changes = {**gone, **{each.id: each for each in corrected}}
             self._show(Observation(changes, started, handled_to=handled_to))
 
     def _show(self, observation: Observation) -> None:
@@ -300,36 +267,11 @@ class Subscription:
             # Only now: what could not be published is to be listed again.
             self._started -= observation.started
 
-    def _settle(self, ids: Iterable[str], listed: Iterable[Container], asked_at: float) -> None:
-        """Forgets what the list agrees with, and sets the next time for the rest.
-
-        A list that was asked for before the last event settles nothing.
-        """
-        now = self._clock()
-        by_id = {each.id: each for each in listed}
-        for each in ids:
-            pending = self._pending[each]
-            is_met = pending.expectation.is_met(by_id.get(each)) or now >= pending.give_up
-            if is_met and pending.noted_at <= asked_at:
-                del self._pending[each]
-            elif pending.noted_at <= asked_at:
-                pause = min(2 * pending.pause, LONGEST_RELIST)
-                self._pending[each] = replace(pending, due_at=now + pending.pause, pause=pause)
-
     def has_stalled(self) -> bool:
         """True when a list has shown what no event announced: others may be missing as well."""
         now = self._clock()
         with self._lock:
             return any(deadline <= now for deadline in self._unannounced.values())
-
-    def _corrected(self, listed: Iterable[Container]) -> list[Container]:
-        corrected = []
-        for each in listed:
-            pending = self._pending.get(each.id)
-            expected = pending.expectation.applied_to(each) if pending else each
-            if expected is not None:
-                corrected.append(expected)
-        return corrected
 
 
 def _changed(old: Iterable[Container], new: Iterable[Container]) -> set[str]:

@@ -19,7 +19,8 @@ from container_healthcheck.model.probe_state import ProbeState
 from container_healthcheck.model.report import Report
 from container_healthcheck.model.snapshot import snapshot_of
 from container_healthcheck.observers.engine import Event
-from container_healthcheck.observers.subscription import LAST_RELIST, Observation, Subscription
+from container_healthcheck.observers.pending import LAST_RELIST
+from container_healthcheck.observers.subscription import Observation, Subscription
 from tests.lives.made_engine import MadeEngine
 from tests.unit.containers import PATTERN
 

@@ -10,7 +10,7 @@ import pytest
 from container_healthcheck.model.container import Container
 from container_healthcheck.model.restarts import restarted
 from container_healthcheck.model.snapshot import Snapshot
-from container_healthcheck.observers import subscription
+from container_healthcheck.observers import pending, subscription
 from container_healthcheck.observers.engine import Event
 from container_healthcheck.observers.subscription import Observation, Subscription
 from sandbox.waiting import wait_for
@@ -301,7 +301,7 @@ def test_a_list_that_never_agrees_is_right_in_the_end(
 ) -> None:
     followed.note("die")
     followed.list()
-    followed.passes(subscription.LAST_RELIST)
+    followed.passes(pending.LAST_RELIST)
     followed.list()
     followed.passes(300)
     followed.list()
