@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.sockets import listening_process, serving_process
+from sandbox.sockets import relay_of, serving_process
 from sandbox.waiting import free_port, wait_for, wait_until
 
 PREFIX = "CONTAINER_HEALTHCHECK_"
@@ -185,7 +185,11 @@ class RunningService:
 
     def leader(self) -> int:
         """The process id of the worker that leads: the one that listens on the latest term."""
-        return wait_until(lambda: listening_process(self.workers()), bool, "a leader")
+        return wait_until(lambda: relay_of(self.workers())[0], bool, "a leader")
+
+    def relay_name(self) -> str:
+        """The abstract name of the leader's Unix socket."""
+        return wait_until(lambda: relay_of(self.workers())[1], bool, "a leader")
 
     def reload(self) -> None:
         """Replaces all workers, and waits until the old ones are gone."""

@@ -16,21 +16,22 @@ def serving_process(client: socket.socket, processes: Sequence[int]) -> int:
     return next((each for each in processes if _has_accepted(each, theirs, mine)), 0)
 
 
-def listening_process(processes: Sequence[int]) -> int:
-    """The one of `processes` that listens on a Unix socket with an abstract name of this project.
+def relay_of(processes: Sequence[int]) -> tuple[int, str]:
+    """The one of `processes` that leads, and the abstract name that it listens on.
 
-    Of several, the one with the latest number at the end of its name; 0 when there is none.
+    Of several names the one with the latest term, at its end; 0 and nothing when none is there.
     """
     found = []
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[3] == "00010000" and fields[-1].startswith("@container-healthcheck-"):
-            found.append((int(fields[-1].rpartition("-")[2]), f"socket:[{fields[6]}]"))
-    for _, target in sorted(found, reverse=True):
+            name = fields[-1].removeprefix("@")
+            found.append((int(name.rpartition("-")[2]), name, f"socket:[{fields[6]}]"))
+    for _, name, target in sorted(found, reverse=True):
         for process in processes:
             if _has_open(process, target):
-                return process
-    return 0
+                return process, name
+    return 0, ""
 
 
 def _has_open(process: int, target: str) -> bool:

@@ -488,7 +488,7 @@ def test_strangers_on_the_relay_learn_nothing_and_stop_nothing(
     container = run(f"{app_code}-1")
     with RunningService(engine.url, workers=2, **RARE) as service:
         service.settle(app_code, 0)
-        name = relay_name()
+        name = service.relay_name()
         number = int(name.rpartition("-")[2])
         taken = socket.socket(socket.AF_UNIX)
         taken.bind(f"\0{name.rpartition('-')[0]}-{number + 1}")
@@ -527,13 +527,6 @@ with socket.socket(socket.AF_UNIX) as stranger:
     except ConnectionError:
         print(0)
 """
-
-
-def relay_name() -> str:
-    lines = Path("/proc/net/unix").read_text().splitlines()
-    names = [line.split()[-1] for line in lines if "@container-healthcheck-" in line]
-    listening = [name[1:] for name in names]
-    return max(listening, key=lambda name: int(name.rpartition("-")[2]))
 
 
 @pytest.mark.parametrize(("workers", "namespace"), [(64, ()), (2, ("prlimit", "--nofile=64:64"))])

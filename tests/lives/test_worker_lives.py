@@ -326,10 +326,12 @@ class WorkerLife(RuleBasedStateMachine):
     def a_worker_is_made(self) -> None:
         self._add_follower()
 
-    @precondition(lambda self: len(self.workers) > 1)
-    @rule(point=st.integers(0, 4))
+    @rule(point=st.integers(0, 2))
     def the_leader_dies_while_it_publishes(self, point: int) -> None:
-        self.links[self.shared.term].die_at = point
+        """Before it sends, when it has sent to one of several followers, or to all of them."""
+        while len(self.followers(self.shared.term)) < 2 and len(self.workers) < 4:
+            self._add_follower()
+        self.links[self.shared.term].die_at = point if point < 2 else len(self.workers)
         self._lead(lambda observer: observer.announce())
 
     @precondition(lambda self: len(self.workers) > 1)

@@ -125,9 +125,9 @@ def test_what_is_known_outlives_a_restart(running: Host, app: str) -> None:
     await_ready(running)
 
     assert wait_until(known, bool, "the same after the restart") == since
-    kept = running.run("stat -c '%U %n' /var/lib/container-healthcheck/*.json").splitlines()
-    assert len(kept) == 2
-    assert all(line.startswith("container-healthcheck ") for line in kept)
+    kept = running.run("stat -c '%U %n' /var/lib/container-healthcheck/*.jsonl").splitlines()
+    assert len(kept) == 1
+    assert kept[0].startswith("container-healthcheck ")
 
 
 def test_systemd_analyze_is_content(running: Host) -> None:
