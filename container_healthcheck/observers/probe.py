@@ -13,6 +13,7 @@ import ipaddress
 import re
 import socket
 import time
+from contextlib import suppress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -83,8 +84,11 @@ def _connect(host: str, port: int, timeout: float) -> socket.socket:
     # Without a look-up, which gevent gives to another thread at ten times the cost of the rest.
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
+        connection.setblocking(False)
+        # What sends next waits until it is connected, or learns why it is not: one wait less.
+        with suppress(BlockingIOError):
+            connection.connect((host, port))
         connection.settimeout(timeout)
-        connection.connect((host, port))
     except BaseException:
         connection.close()
         raise
