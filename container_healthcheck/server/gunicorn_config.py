@@ -14,21 +14,13 @@ import sys
 from typing import Any
 
 from container_healthcheck.server.patching import patch_master
-
-patch_master()
-
-from container_healthcheck.server import handover, wsgi  # noqa: E402
-from container_healthcheck.settings import (  # noqa: E402
+from container_healthcheck.settings import (
     ACCESS_LOG_FILE,
     LOG_FILE,
     Settings,
     SettingsError,
     from_process_environment,
 )
-
-# What gunicorn keeps beyond nginx's own 60 s, so that it is never the one to close first.
-_KEEPALIVE = 75
-_OPEN_FILES = 65_536
 
 
 def _settings() -> Settings:
@@ -38,11 +30,20 @@ def _settings() -> Settings:
         sys.exit(f"container-healthcheck: {error}")
 
 
+_current = _settings()
+# Not before a wrong setting has ended the process: an old gevent would complain at that end.
+patch_master()
+
+from container_healthcheck.server import handover, wsgi  # noqa: E402
+
+# What gunicorn keeps beyond nginx's own 60 s, so that it is never the one to close first.
+_KEEPALIVE = 75
+_OPEN_FILES = 65_536
+
+
 def _log_file(settings: Settings, name: str) -> str:
     return str(settings.log_dir / name) if settings.log_dir else "-"
 
-
-_current = _settings()
 
 wsgi_app = "container_healthcheck.server.wsgi:create_worker_app()"
 bind = str(_current.bind)
