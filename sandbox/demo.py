@@ -191,7 +191,7 @@ class Demo:
             )
             print(f"    {each.address} answered {before} before the kill,", end=" ")
             print(f"and {after} once the gateway knew.")
-        self.say("What the gateway believes now, and what it wrote into its log")
+        self.say("What the gateway considers up or down now, and what it wrote into its log")
         _run("curl", "-s", f"{self._gateway}{_STATUS}")
         assert self._world.gateway_log is not None
         _print_lines(self._world.gateway_log, "container-healthcheck: ")
@@ -233,7 +233,7 @@ class Demo:
         print("\nOpen in a browser, or by curl:")
         if not self._world.missing:
             print(f"  {self._gateway}/o/{APP}/    an app, as its users reach it")
-            print(f"  {self._gateway}{_STATUS}    what the gateway believes")
+            print(f"  {self._gateway}{_STATUS}    what the gateway considers up or down")
         print(f"  {self._service}    the page of the first APPO server")
         print(f"  {self._service}/apps    all its apps, as JSON")
         print("\nTry in another terminal, as root, in this folder:")

@@ -382,7 +382,7 @@ class Gateway:
         return {each["server"]: each for each in answer.json["servers"]}
 
     def state(self, server: str, app_code: str) -> str:
-        """`up`, `down` or `unknown`: what the gateway believes of an app on a server."""
+        """`up`, `down` or `unknown`: what the gateway considers an app on a server to be."""
         entry = self.status().get(server)
         if entry is None or entry["state"] == "unknown":
             return "unknown"
@@ -391,7 +391,7 @@ class Gateway:
         return str(entry["apps"][app_code]["state"])
 
     def await_state(self, server: str, app_code: str, state: str) -> None:
-        """Waits until the gateway believes that, and acts by it.
+        """Waits until the gateway considers it that, and acts by it.
 
         Its page shows what one nginx worker has just written; the others act by it a moment later.
         """

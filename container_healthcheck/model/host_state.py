@@ -18,8 +18,8 @@ from container_healthcheck.model.names import NamePattern
 from container_healthcheck.model.probe_state import ProbeStates
 from container_healthcheck.model.snapshot import Snapshot
 
-# So many containers go into one message of a full state: a few milliseconds of work.
-_CHUNK = 200
+# So many containers go into one message of a full state: a millisecond of work.
+_CHUNK = 50
 
 
 @dataclass(frozen=True, slots=True)

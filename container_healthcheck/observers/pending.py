@@ -11,7 +11,7 @@ from container_healthcheck.observers.engine import Event
 
 # How soon a container is listed again when the list is behind its events, and for how long, in
 # seconds. The time between two lists doubles.
-FIRST_RELIST, LONGEST_RELIST, LAST_RELIST = 0.05, 0.8, 15.0
+FIRST_RELIST, LONGEST_RELIST, LAST_RELIST = 0.0125, 0.8, 15.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from container_healthcheck.storage.state_file import StateFile, StateFileError
 log = logging.getLogger(__name__)
 
 # How often the file is written at most, and how long that may take before it is reported, in
-# seconds.
-PAUSE, PATIENCE = 1.0, 5.0
+# seconds. On a large host writing takes processor time: it pauses for many times as long.
+PAUSE, LONGEST_PAUSE, PATIENCE = 1.0, 10.0, 5.0
+PAUSES = 30
 _ADVICE = (
     "the last snapshot, what was probed and since when apps have their codes will not survive a"
     " restart; make the folder, let this user write there, or make room"
@@ -75,8 +76,10 @@ class Saver:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._latest is not None)
+            began = time.monotonic()
             self._save_latest()
-            self._is_urgent.wait(PAUSE)
+            took = time.monotonic() - began
+            self._is_urgent.wait(max(PAUSE, min(PAUSES * took, LONGEST_PAUSE)))
 
     def _save_latest(self) -> None:
         with self._changed:

@@ -138,6 +138,8 @@ class StateFile:
                 with beside.open("wb") as file:
                     for line in _text(state):
                         file.write(line)
+                        # Each write lets the thread that answers run in between.
+                        file.flush()
                 if is_wanted():
                     beside.replace(self.path)
                 else:

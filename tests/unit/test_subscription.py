@@ -287,7 +287,7 @@ def test_a_container_is_listed_until_the_list_agrees(
         pauses.append(followed.list())
         followed.passes(pauses[-1])
     assert not followed.is_live()
-    assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 0.8])
+    assert pauses == pytest.approx([0.0125, 0.025, 0.05, 0.1, 0.2, 0.4])
 
     engine.set(state="exited", status="Exited (137)")
     followed.list()
