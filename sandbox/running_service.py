@@ -100,6 +100,7 @@ class RunningService:
         }
         self.port = int(str(given["bind"]).rpartition(":")[2])
         self.host = str(given["bind"]).rpartition(":")[0]
+        self._workers = int(str(given["workers"]))
         self.environment = {
             **os.environ,
             "DOCKER_HOST": docker_host,
@@ -123,7 +124,10 @@ class RunningService:
         self.folder.cleanup()
 
     def start(self) -> None:
-        """Starts it and waits until a worker answers."""
+        """Starts it, and waits until it answers and all its workers are there.
+
+        Gunicorn makes them one after the other, and the first answers before the last is made.
+        """
         with self.log.open("ab") as log:
             output = log if self._quiet else None
             self.process = subprocess.Popen(
@@ -197,7 +201,7 @@ class RunningService:
         old = set(self.workers())
         self.process.send_signal(signal.SIGHUP)
         wait_for(
-            lambda: not old & set(self.workers()) and len(self.workers()) == len(old),
+            lambda: not old & set(self.workers()) and len(self.workers()) == self._workers,
             "new workers in place of the old",
         )
 
@@ -216,4 +220,4 @@ class RunningService:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"the service ended: {self.log_text()}")
-        return self.answers()
+        return self.answers() and len(self.workers()) >= self._workers

@@ -156,12 +156,12 @@ def test_flags_win_over_the_environment(engine: PrivateEngine) -> None:
         engine.url,
         bind=f"0.0.0.0:{port}",
         prefix="/wrong",
-        workers=2,
-        flags=["--prefix", "/container-healthcheck", f"-port={port}", "-workers", "1"],
+        workers=1,
+        flags=["--prefix", "/container-healthcheck", f"-port={port}", "-workers", "2"],
     ) as service:
         service.host = "127.0.0.1"
         assert service.get("/health").status == 200
-        assert len(service.workers()) == 1
+        wait_for(lambda: len(service.workers()) == 2, "both workers")
         assert f"http://0.0.0.0:{port}" in service.log_text()
 
 

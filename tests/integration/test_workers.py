@@ -535,7 +535,6 @@ def test_many_workers_and_few_descriptors(
 ) -> None:
     container = run(f"{app_code}-1")
     with RunningService(engine.url, workers=workers, namespace=namespace, **RARE) as service:
-        wait_for(lambda: len(service.workers()) == workers, "the workers")
         becomes(service, app_code, 0)
         container.kill()
         becomes(service, app_code, 13)
